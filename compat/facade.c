@@ -1,0 +1,119 @@
+/*
+ * The libaio that programs find: libaio.so.1 and libaio.so.1t64, one source, two SONAMEs.
+ *
+ * It holds no state and takes no decision; it gives the engine's calls the
+ * names, versions and argument orders of libaio 0.3.113.  Everything else is
+ * in libaio_shim.so.0, of which a process has one however many facades it
+ * loads.  The exports are the 13 pairs in libaio.map, held by tests/abi.
+ *
+ * libaio's return type is int where the engine's is long.  Nothing is lost: a
+ * count is at most the size of a ring, which is far below INT_MAX.
+ *
+ * KERNEL: libaio's io_getevents answers 0 itself when the ring is empty and the
+ * timeout is zero, without looking at min_nr or nr.  Here the engine is always
+ * asked, because a request may be about to move into the ring, and it refuses
+ * nonsense with EINVAL as the system call does
+ * (tests/abi/test_facade.py, empty_ring_zero_timeout_still_checks_arguments).
+ */
+#include <errno.h>
+#include <libaio_shim.h>
+#include <stddef.h>
+
+/* The kernel's signal set: 64 signals on every machine but MIPS. */
+#ifdef __mips__
+enum { KERNEL_SIGSET_BYTES = 16 };
+#else
+enum { KERNEL_SIGSET_BYTES = 8 };
+#endif
+
+/* In the library but in no version of the header. */
+int io_queue_wait(io_context_t ctx, struct timespec *timeout);
+
+/* The first interface, LIBAIO_0.1: for binaries linked before 2003.  Static names would not reach the assembler. */
+int las_io_cancel_0_1(io_context_t ctx, struct iocb *iocb);
+int las_io_getevents_0_1(io_context_t ctx, long nr, struct io_event *events, struct timespec *timeout);
+int las_io_queue_wait_0_1(io_context_t ctx, struct timespec *timeout);
+__asm__(".symver las_io_cancel_0_1, io_cancel@LIBAIO_0.1");
+__asm__(".symver las_io_getevents_0_1, io_getevents@LIBAIO_0.1");
+__asm__(".symver las_io_queue_wait_0_1, io_queue_wait@LIBAIO_0.1");
+
+int io_setup(int maxevents, io_context_t *ctxp)
+{
+	return (int)las_io_setup((unsigned)maxevents, ctxp);
+}
+
+int io_destroy(io_context_t ctx)
+{
+	return (int)las_io_destroy(ctx);
+}
+
+int io_submit(io_context_t ctx, long nr, struct iocb *ios[])
+{
+	return (int)las_io_submit(ctx, nr, ios);
+}
+
+int io_cancel(io_context_t ctx, struct iocb *iocb, struct io_event *evt)
+{
+	return (int)las_io_cancel(ctx, iocb, evt);
+}
+
+int io_getevents(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout)
+{
+	return (int)las_io_getevents(ctx, min_nr, nr, events, timeout);
+}
+
+int io_pgetevents(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout,
+                  sigset_t *sigmask)
+{
+	return (int)las_io_pgetevents(ctx, min_nr, nr, events, timeout, sigmask, KERNEL_SIGSET_BYTES);
+}
+
+int io_queue_init(int maxevents, io_context_t *ctxp)
+{
+	if (maxevents <= 0)
+		return -EINVAL;
+	*ctxp = NULL; /* callers pass what malloc gave them */
+	return (int)las_io_setup((unsigned)maxevents, ctxp);
+}
+
+int io_queue_release(io_context_t ctx)
+{
+	return (int)las_io_destroy(ctx);
+}
+
+int io_queue_run(io_context_t ctx)
+{
+	struct timespec at_once = { 0, 0 };
+	struct io_event event;
+	io_callback_t callback;
+	long n;
+
+	while ((n = las_io_getevents(ctx, 0, 1, &event, &at_once)) == 1) {
+		memcpy(&callback, &event.data, sizeof(callback)); /* as io_set_callback stored it */
+		callback(ctx, event.obj, (long)event.res, (long)event.res2);
+	}
+	return (int)n;
+}
+
+/* "Wait until something is there" in name; with nr 0 the call never did anything but check its arguments. */
+int io_queue_wait(io_context_t ctx, struct timespec *timeout)
+{
+	return (int)las_io_getevents(ctx, 0, 0, NULL, timeout);
+}
+
+int las_io_queue_wait_0_1(io_context_t ctx, struct timespec *timeout)
+{
+	return (int)las_io_getevents(ctx, 0, 0, NULL, timeout);
+}
+
+int las_io_cancel_0_1(io_context_t ctx, struct iocb *iocb)
+{
+	struct io_event unwanted;
+
+	return (int)las_io_cancel(ctx, iocb, &unwanted);
+}
+
+int las_io_getevents_0_1(io_context_t ctx, long nr, struct io_event *events, struct timespec *timeout)
+{
+	return (int)las_io_getevents(ctx, 1, nr, events, timeout);
+}

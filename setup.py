@@ -1,0 +1,75 @@
+"""Puts the shim's libraries, headers and launcher into the package; all else is in pyproject.toml.
+
+The libraries are built by the Makefile, the same way as by `make build`, and laid out as there:
+libaio_shim/lib beside libaio_shim/bin.  No extension module is compiled, hence one wheel for every Python 3.
+An editable install adds nothing: it uses the libraries of `make build`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from setuptools import Distribution, setup
+from setuptools.command.bdist_wheel import bdist_wheel
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent.resolve()
+# `build/lib`, setuptools' own choice, is where the Makefile puts its libraries.
+BUILD_BASE = Path("build", "package")
+
+PACKAGED = {
+    "lib": ["libaio_shim.so.0", "libaio.so.1", "libaio.so.1t64"],
+    "bin": ["libaio-shim"],
+}
+HEADERS = ["libaio.h", "libaio_shim.h"]
+
+
+class BuildWithLibraries(build_py):
+    """build_py, and the Makefile's products beside the modules."""
+
+    def run(self) -> None:
+        if not self.editable_mode:
+            shutil.rmtree(self.build_lib, ignore_errors=True)  # what a former version left must not be packaged
+        super().run()
+        if not self.editable_mode:
+            self.add_libraries()
+
+    def add_libraries(self) -> None:
+        native = ROOT / BUILD_BASE / "native"
+        subprocess.run(["make", "-C", str(ROOT), "build", f"BUILD={native}"], check=True)
+        package = Path(self.build_lib, "libaio_shim")
+        for directory, names in PACKAGED.items():
+            copy(native / directory, package / directory, names)
+        copy(ROOT / "include", package / "include", HEADERS)
+
+
+def copy(source: Path, target: Path, names: list[str]) -> None:
+    target.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        shutil.copy2(source / name, target / name)
+
+
+class PlatformWheel(bdist_wheel):
+    """A wheel for every Python 3 of this platform: py3-none-PLATFORM."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        self.root_is_pure = False
+
+    def get_tag(self) -> tuple[str, str, str]:
+        return "py3", "none", super().get_tag()[2]
+
+
+class PlatformDistribution(Distribution):
+    def has_ext_modules(self) -> bool:
+        """Has compiled parts, so that they go to platlib."""
+        return True
+
+
+setup(
+    distclass=PlatformDistribution,
+    cmdclass={"build_py": BuildWithLibraries, "bdist_wheel": PlatformWheel},
+    options={"build": {"build_base": str(BUILD_BASE)}},
+)
