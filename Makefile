@@ -89,6 +89,8 @@ FORCE:
 VENV := build/venv
 VENV_PYTHON := $(VENV)/bin/python
 PIP := $(VENV_PYTHON) -m pip --quiet --disable-pip-version-check
+# What runs in it finds the libraries here.
+export LIBAIO_SHIM_BUILD := $(abspath $(BUILD))
 
 $(VENV_PYTHON):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
