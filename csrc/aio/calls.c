@@ -1,0 +1,237 @@
+/*
+ * calls.c - the exported functions.
+ *
+ * Each looks the handle up, checks its arguments in the kernel's order,
+ * delegates, and lets the handle go.  Every entry first makes sure that the
+ * state is this process's (base/fork.h), and that it was not called from a
+ * signal handler that interrupted one of the library's own short sections
+ * (base/lock.h): such a call is answered "try again", it cannot be served.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "aio/cancel.h"
+#include "aio/complete.h"
+#include "aio/context.h"
+#include "aio/report.h"
+#include "aio/submit.h"
+#include "aio/wait.h"
+#include "base/config.h"
+#include "base/fork.h"
+#include "base/futex.h"
+#include "base/umem.h"
+#include "lanes/crew.h"
+#include "lanes/file.h"
+#include "lanes/op.h"
+#include "lanes/pollset.h"
+#include "lanes/strand.h"
+#include "libaio_shim.h"
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* Puts every module into its first state, in a new process or in a forked child, which has no contexts. */
+static void start(void)
+{
+	las_config_load();
+	memset(&las_stats, 0, sizeof(las_stats));
+	las_hold_init();
+	las_file_init();
+	las_op_init();
+	las_strand_init();
+	las_pollset_init();
+	las_crew_init();
+	las_complete_init();
+	las_wait_init();
+	las_ctx_init();
+}
+
+static bool ready(void)
+{
+	return las_likely(las_process_ready()) || las_process_start(start) == 0;
+}
+
+static bool interrupted_ourselves(void)
+{
+	return las_unlikely(las_critical != 0);
+}
+
+EXPORT long las_io_setup(unsigned nr_events, io_context_t *ctxp)
+{
+	struct las_ctx *ctx;
+	int err;
+
+	if (interrupted_ourselves())
+		return -EAGAIN;
+	if (!ready())
+		return -ENOMEM;
+	if (!las_umem_writable(ctxp, sizeof(*ctxp)))
+		return -EFAULT;
+	if (*ctxp)
+		return -EINVAL;
+	err = las_ctx_create(nr_events, &ctx);
+	if (err)
+		return err;
+	*ctxp = (io_context_t)(void *)ctx->slots.handle;
+	return 0;
+}
+
+EXPORT long las_io_destroy(io_context_t handle)
+{
+	struct las_ctx *ctx;
+
+	if (interrupted_ourselves())
+		return -EAGAIN;
+	if (!ready())
+		return -EINVAL;
+	ctx = las_ctx_visit(handle);
+	if (!ctx)
+		return -EINVAL;
+	/* Whoever sets the bit destroys; a second caller is too late. */
+	if (las_or_acq_rel(&ctx->busy, LAS_CTX_DEAD) & LAS_CTX_DEAD) {
+		las_ctx_unvisit(ctx);
+		return -EINVAL;
+	}
+	las_destroy(ctx);
+	las_ctx_unvisit(ctx);
+	return 0;
+}
+
+static long submit(io_context_t handle, long nr, struct iocb **iocbpp, bool quiet)
+{
+	struct las_ctx *ctx;
+	long ret;
+
+	if (interrupted_ourselves())
+		return -EAGAIN;
+	if (las_unlikely(nr < 0) || !ready())
+		return -EINVAL;
+	ctx = las_ctx_enter(handle);
+	if (las_unlikely(!ctx))
+		return -EINVAL;
+	ret = las_submit(ctx, nr, (struct las_iocb *const *)(void *)iocbpp, quiet);
+	las_ctx_leave(ctx);
+	return ret;
+}
+
+EXPORT long las_io_submit(io_context_t handle, long nr, struct iocb **iocbpp)
+{
+	return submit(handle, nr, iocbpp, false);
+}
+
+EXPORT long las_io_submit_quiet(io_context_t handle, long nr, struct iocb **iocbpp)
+{
+	return submit(handle, nr, iocbpp, true);
+}
+
+EXPORT long las_io_cancel(io_context_t handle, struct iocb *iocb, struct io_event *result)
+{
+	struct las_iocb *user = (struct las_iocb *)(void *)iocb;
+	struct las_event event;
+	struct las_ctx *ctx;
+	long ret;
+
+	if (interrupted_ourselves())
+		return -EAGAIN;
+	if (!ready())
+		return -EINVAL;
+	if (!las_umem_readable(user, sizeof(*user)))
+		return -EFAULT;
+	if (user->key != 0)
+		return -EINVAL;
+	ctx = las_ctx_visit(handle);
+	if (!ctx)
+		return -EINVAL;
+	/* KERNEL: it never writes to result; here it is filled in, so a bad pointer is told before anything is taken. */
+	if (result && !las_umem_writable(result, sizeof(*result)))
+		ret = -EFAULT;
+	else
+		ret = las_cancel(ctx, (uint64_t)(uintptr_t)user, &event);
+	if (ret == 0 && result)
+		memcpy(result, &event, sizeof(event));
+	las_ctx_unvisit(ctx);
+	return ret;
+}
+
+/* -EFAULT, or 0 and the deadline. */
+static int deadline_of(const struct timespec *timeout, int64_t *deadline_ns)
+{
+	int64_t sec, nsec, now;
+
+	*deadline_ns = LAS_FOREVER_NS;
+	if (!timeout)
+		return 0;
+	if (!las_umem_readable(timeout, sizeof(*timeout)))
+		return -EFAULT;
+	sec = timeout->tv_sec;
+	nsec = timeout->tv_nsec;
+	*deadline_ns = 0;
+	if (sec == 0 && nsec == 0)
+		return 0;
+	now = las_now_ns();
+	/* KERNEL: nanoseconds of a second and more are honoured, negative times have passed (test: wait.odd_timeouts). */
+	if (__builtin_mul_overflow(sec, (int64_t)1000000000, &sec) || __builtin_add_overflow(sec, nsec, &sec) ||
+	    __builtin_add_overflow(sec, now, deadline_ns))
+		*deadline_ns = timeout->tv_sec < 0 ? 0 : LAS_FOREVER_NS - 1;
+	if (*deadline_ns <= now)
+		*deadline_ns = 0;
+	return 0;
+}
+
+static long getevents(io_context_t handle, long min_nr, long nr, struct io_event *events, struct timespec *timeout,
+                      const sigset_t *mask)
+{
+	int64_t deadline_ns;
+	struct las_ctx *ctx;
+	long ret;
+
+	if (interrupted_ourselves())
+		return min_nr == 0 ? 0 : -EINTR;
+	if (!ready())
+		return -EINVAL;
+	ret = deadline_of(timeout, &deadline_ns);
+	if (las_unlikely(ret))
+		return ret;
+	ctx = las_ctx_visit(handle);
+	if (las_unlikely(!ctx))
+		return -EINVAL;
+	if (las_unlikely(min_nr < 0 || min_nr > nr))
+		ret = -EINVAL;
+	else
+		ret = las_wait(ctx, min_nr, nr, (struct las_event *)(void *)events, deadline_ns, mask);
+	las_ctx_unvisit(ctx);
+	return ret;
+}
+
+EXPORT long las_io_getevents(io_context_t handle, long min_nr, long nr, struct io_event *events,
+                             struct timespec *timeout)
+{
+	return getevents(handle, min_nr, nr, events, timeout, NULL);
+}
+
+EXPORT long las_io_pgetevents(io_context_t handle, long min_nr, long nr, struct io_event *events,
+                              struct timespec *timeout, const sigset_t *sigmask, size_t sigset_bytes)
+{
+	sigset_t mask;
+
+	if (!sigmask)
+		return getevents(handle, min_nr, nr, events, timeout, NULL);
+	if (sigset_bytes != LAS_SIGSET_BYTES)
+		return -EINVAL;
+	if (!las_umem_readable(sigmask, LAS_SIGSET_BYTES))
+		return -EFAULT;
+	memset(&mask, 0, sizeof(mask));
+	memcpy(&mask, sigmask, LAS_SIGSET_BYTES);
+	return getevents(handle, min_nr, nr, events, timeout, &mask);
+}
+
+EXPORT int las_io_owns(io_context_t handle)
+{
+	struct las_ctx *ctx;
+
+	if (!las_process_ready())
+		return 0;
+	ctx = las_ctx_visit(handle);
+	if (ctx)
+		las_ctx_unvisit(ctx);
+	return ctx != NULL;
+}

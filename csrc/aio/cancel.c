@@ -1,0 +1,77 @@
+/*
+ * cancel.c - see cancel.h.
+ *
+ * A request can be taken back while it is on a list: crew queue, strand or
+ * poll set.  Taking it off, under that list's lock, makes the taker the one
+ * that ends it; whoever comes later does not find it.
+ */
+#include "aio/cancel.h"
+
+#include <errno.h>
+
+#include "aio/complete.h"
+#include "base/futex.h"
+#include "lanes/crew.h"
+#include "lanes/pollset.h"
+#include "lanes/strand.h"
+
+/* From the lists on which a request has not begun to run. */
+static struct las_req *take_queued(const struct las_owner *owner, uint64_t obj)
+{
+	struct las_req *req = las_strand_take(owner, obj);
+
+	return req ? req : las_crew_take(owner, obj);
+}
+
+static void take_back(struct las_req *req)
+{
+	las_crew_end_strand(req);
+	req->owner->discard(req);
+}
+
+long las_cancel(struct las_ctx *ctx, uint64_t obj, struct las_event *result)
+{
+	struct las_req *req = take_queued(&ctx->owner, obj);
+
+	if (!req) {
+		req = las_pollset_take(&ctx->owner, obj);
+		if (req && req->op.kind == LAS_OP_POLL) {
+			req->owner->complete(req, 0);
+			return -EINPROGRESS;
+		}
+	}
+	if (!req)
+		return -EINVAL;
+	*result = (struct las_event){ .data = req->data, .obj = req->obj, .res = -ECANCELED };
+	take_back(req);
+	return 0;
+}
+
+void las_destroy(struct las_ctx *ctx)
+{
+	struct las_req *req;
+	uint32_t busy;
+
+	las_complete_wake_all(ctx);
+	/*
+	 * KERNEL: an accepted write is on its way to the file and a destroyed context does not recall it; the kernel
+	 * had written it inside io_submit (test: destroy.queued_writes_are_finished).  Reads and polls have nobody
+	 * left to read for.
+	 */
+	for (;;) {
+		while ((req = take_queued(&ctx->owner, 0))) {
+			if (las_op_must_finish(&req->op))
+				las_crew_run(req);
+			else
+				take_back(req);
+		}
+		while ((req = las_pollset_take(&ctx->owner, 0)))
+			take_back(req);
+		/* Acquire: pairs with the release in las_ctx_leave, all that the requests did is seen. */
+		busy = las_load_acquire(&ctx->busy);
+		if (busy == LAS_CTX_DEAD)
+			break;
+		las_futex_wait(&ctx->busy, busy, las_now_ns() + 10 * 1000 * 1000);
+	}
+	las_ctx_retire(ctx);
+}

@@ -1,0 +1,112 @@
+/*
+ * report.c - see report.h.
+ *
+ * At exit, accepted writes and syncs are finished, as the kernel finishes
+ * them, and the line for LIBAIO_SHIM_STATS is written if one is wished.
+ * Reads are let go: the memory they would fill goes with the process.
+ */
+#include "aio/report.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "aio/context.h"
+#include "base/config.h"
+#include "base/fork.h"
+#include "base/sys.h"
+#include "lanes/crew.h"
+
+#ifndef LAS_VERSION
+#error "LAS_VERSION is given by the Makefile, from the file VERSION"
+#endif
+
+#define EXPORT __attribute__((visibility("default")))
+
+EXPORT const char *las_version(void)
+{
+	return LAS_VERSION;
+}
+
+void las_report_collect(struct las_stats *stats)
+{
+	memcpy(stats, &las_stats, sizeof(*stats));
+	las_ctx_totals(&stats->head, &stats->submitted);
+}
+
+EXPORT size_t las_stats_get(struct las_stats *out, size_t bytes)
+{
+	struct las_stats stats;
+
+	memset(&stats, 0, sizeof(stats));
+	if (las_process_ready())
+		las_report_collect(&stats);
+	if (bytes > sizeof(stats))
+		bytes = sizeof(stats);
+	memcpy(out, &stats, bytes);
+	return bytes;
+}
+
+/* The program's name may hold anything; what JSON cannot is left out. */
+static void plain_name(char *to, size_t bytes)
+{
+	const char *from = program_invocation_short_name;
+	size_t n = 0;
+
+	for (; from && *from && n + 1 < bytes; from++)
+		if (*from >= ' ' && *from != '"' && *from != '\\')
+			to[n++] = *from;
+	to[n] = '\0';
+}
+
+static void write_line(void)
+{
+	struct las_stats s;
+	char line[1024], name[64];
+	long fd;
+	int n;
+
+	las_report_collect(&s);
+	if (!las_config.stats_path[0] || s.contexts == 0)
+		return;
+	plain_name(name, sizeof(name));
+#define N(field) (unsigned long long)s.field
+	n = snprintf(line, sizeof(line),
+	             "{\"libaio_shim\":\"" LAS_VERSION "\",\"pid\":%ld,\"program\":\"%s\",\"contexts\":%llu,"
+	             "\"submitted\":%llu,\"head\":%llu,\"native\":%llu,\"crew\":%llu,\"polled\":%llu,"
+	             "\"helped\":%llu,\"cancelled\":%llu,\"threads\":%llu}\n",
+	             las_sys.getpid(), name, N(contexts), N(submitted), N(head), N(native), N(crew), N(polled), N(helped),
+	             N(cancelled), N(threads));
+#undef N
+	fd = las_sys.openat(AT_FDCWD, las_config.stats_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+	if (fd < 0)
+		return;
+	las_sys.write((int)fd, line, (size_t)n);
+	las_sys.close((int)fd);
+}
+
+static void finish(void)
+{
+	int saved = errno;
+
+	/* A forked child that never used the library has nothing to finish or to tell. */
+	if (las_process_ready()) {
+		las_crew_drain();
+		write_line();
+	}
+	errno = saved;
+}
+
+__attribute__((destructor)) static void at_exit(void)
+{
+	finish();
+}
+
+#if defined(__GLIBC__)
+__attribute__((constructor)) static void register_quick_exit(void)
+{
+	at_quick_exit(finish);
+}
+#endif

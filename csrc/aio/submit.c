@@ -1,0 +1,331 @@
+/*
+ * submit.c - see submit.h.
+ *
+ * Each iocb is checked in the kernel's order, copied, and offered to the
+ * lanes.  What the head lane finishes is an event before the next iocb is
+ * looked at; what has to queue is collected and handed to the crew once, at
+ * the end of the batch, with one wake-up for all.
+ *
+ * Never lost, never twice: a request is either posted here or handed on
+ * complete with its holds.  Where a hold, memory or a thread cannot be had,
+ * a bounded request is run here, blocking, as kernel AIO would; one that may
+ * wait for ever is refused with EAGAIN instead.
+ */
+#include "aio/submit.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <string.h>
+
+#include "aio/complete.h"
+#include "aio/request.h"
+#include "base/config.h"
+#include "base/stats.h"
+#include "base/umem.h"
+#include "lanes/crew.h"
+#include "lanes/head.h"
+#include "lanes/pollset.h"
+#include "lanes/strand.h"
+
+struct submission {
+	struct las_ctx *ctx;
+	struct las_batch files, eventfds;
+	uint32_t raises[LAS_BATCH_FILES]; /* events posted for eventfds.files[i] that it was not told of */
+	struct las_link crew;             /* requests to push at the end */
+	bool quiet;
+	bool asked_descriptors, shares_descriptors;
+};
+
+/* One iocb on its way. */
+struct candidate {
+	struct las_iocb iocb; /* the copy */
+	uint64_t obj;         /* the program's address of it */
+	struct las_file *file, *eventfd;
+	struct las_op op;
+};
+
+static void flush_raises(struct submission *s)
+{
+	for (unsigned i = 0; i < s->eventfds.count; i++) {
+		struct las_file *file = &s->eventfds.files[i];
+
+		if (s->raises[i])
+			las_complete_raise(file->fd, s->raises[i], !(file->flags & O_NONBLOCK));
+		s->raises[i] = 0;
+	}
+}
+
+static int find_eventfd(struct submission *s, uint32_t fd, struct las_file **file)
+{
+	int err;
+
+	/* A full table drops an entry: what it owes is paid before. */
+	if (las_unlikely(s->eventfds.count == LAS_BATCH_FILES))
+		flush_raises(s);
+	err = las_batch_file(&s->eventfds, (int)fd, file);
+	return err ? err : las_file_check_eventfd(*file);
+}
+
+static void post(struct submission *s, const struct candidate *c, long result)
+{
+	struct las_event event = { .data = c->iocb.data, .obj = c->obj, .res = result };
+
+	las_complete_post(s->ctx, &event, true);
+	if (c->eventfd)
+		s->raises[c->eventfd - s->eventfds.files]++;
+}
+
+static bool is_append(const struct candidate *c)
+{
+	return c->op.kind == LAS_OP_WRITE && (c->file->flags & O_APPEND || c->op.rw_flags & RWF_APPEND);
+}
+
+/* A write that has to be on disk before it is reported waits for the device, NOWAIT or not. */
+static bool is_durable(const struct candidate *c)
+{
+	return c->op.kind == LAS_OP_WRITE &&
+	       (c->file->flags & (O_DSYNC | O_SYNC) || c->op.rw_flags & (RWF_DSYNC | RWF_SYNC));
+}
+
+static enum las_verdict route_sync(struct candidate *c, long *result)
+{
+	int err = las_file_look(c->file);
+
+	if (!err && !las_file_fsync_inline(c->file))
+		return LAS_PASS;
+	*result = err ? err : las_op_run(&c->op, c->file->fd);
+	return *result == -EINVAL ? LAS_REFUSE : LAS_DONE;
+}
+
+static enum las_verdict route_rw(struct candidate *c, long *result)
+{
+	struct las_file *file = c->file;
+	bool append = is_append(c);
+	int err;
+
+	if (append || file->stream) {
+		err = las_file_look(file);
+		if (!err && las_strand_busy(file, c->op.kind))
+			return LAS_PASS;
+	}
+	if (las_likely(las_config.lanes & LAS_LANE_HEAD && !las_file_direct(file) && !append && !is_durable(c)))
+		return las_head_try(&c->op, file, result);
+	*result = las_file_check_op(file, &c->op);
+	if (*result)
+		return LAS_REFUSE;
+	if (file->stream)
+		c->op.offset = -1;
+	/* The program's own NOWAIT, and O_NONBLOCK on a stream, do not block either. */
+	if (!(c->op.rw_flags & RWF_NOWAIT) && !(file->stream && file->flags & O_NONBLOCK))
+		return LAS_PASS;
+	*result = las_op_run(&c->op, file->fd);
+	return LAS_DONE;
+}
+
+static enum las_verdict route(struct candidate *c, long *result)
+{
+	switch (c->op.kind) {
+	case LAS_OP_FSYNC:
+	case LAS_OP_FDSYNC:
+		return route_sync(c, result);
+	case LAS_OP_POLL:
+		return las_head_try(&c->op, c->file, result);
+	default:
+		return route_rw(c, result);
+	}
+}
+
+static int hold_eventfd(struct submission *s, struct candidate *c, struct las_req *req)
+{
+	if (s->quiet && c->iocb.flags & LAS_FLAG_RESFD) {
+		int err = find_eventfd(s, c->iocb.resfd, &c->eventfd);
+
+		if (err)
+			return err;
+	}
+	if (!c->eventfd)
+		return 0;
+	req->eventfd_may_block = !(c->eventfd->flags & O_NONBLOCK);
+	return las_file_hold(c->eventfd, &req->eventfd);
+}
+
+/* Makes a request of the candidate: NULL if something it needs cannot be had; the candidate is intact then. */
+static struct las_req *make_request(struct submission *s, struct candidate *c)
+{
+	struct las_req *req;
+
+	if (!s->asked_descriptors) {
+		s->shares_descriptors = las_crew_shares_descriptors();
+		s->asked_descriptors = true;
+	}
+	if (!s->shares_descriptors)
+		return NULL;
+	req = las_req_get();
+	if (!req)
+		return NULL;
+	req->op.kind = LAS_OP_POLL; /* nothing to give back yet, should a hold fail */
+	if (las_file_hold(c->file, &req->file) < 0 || hold_eventfd(s, c, req) < 0) {
+		las_req_put(req);
+		return NULL;
+	}
+	las_op_move(&req->op, &c->op);
+	req->owner = &s->ctx->owner;
+	req->data = c->iocb.data;
+	req->obj = c->obj;
+	req->bounded = c->op.kind != LAS_OP_POLL && las_file_bounded(c->file);
+	req->device = (uint32_t)(c->file->device ^ c->file->device >> 8);
+	return req;
+}
+
+/* Counts the request wherever it has to be counted until it ends. */
+static void accept(struct submission *s, const struct candidate *c, struct las_req *req)
+{
+	las_ctx_hold(s->ctx, 1);
+	las_crew_owe(req);
+	req->settles = las_config.settle && req->bounded && c->op.kind <= LAS_OP_WRITE && !las_file_direct(c->file);
+	if (req->settles)
+		las_add_relaxed(&s->ctx->settling, 1);
+}
+
+/* Passes a request on to where it waits. */
+static void dispatch(struct submission *s, const struct candidate *c, struct las_req *req)
+{
+	bool ordered = las_op_is_rw(&req->op) && (c->file->stream || is_append(c));
+
+	/* 0: it is in line behind another one, and whoever ends that one passes it on. */
+	if (ordered && las_strand_enter(req, c->file) == 0)
+		return;
+	if (!req->bounded && !c->file->refuses_nowait && las_pollset_add(req) == 0) {
+		las_count(polled, 1);
+		return;
+	}
+	las_count(crew, 1);
+	las_list_push(&s->crew, &req->link);
+}
+
+static int enqueue(struct submission *s, struct candidate *c)
+{
+	struct las_req *req;
+	int err = las_file_look(c->file);
+
+	if (err)
+		return err;
+	req = make_request(s, c);
+	if (req) {
+		accept(s, c, req);
+		dispatch(s, c, req);
+		return 0;
+	}
+	if (c->op.kind == LAS_OP_POLL || !las_file_bounded(c->file))
+		if (s->shares_descriptors)
+			return -EAGAIN;
+	post(s, c, las_op_run(&c->op, c->file->fd));
+	las_op_fini(&c->op);
+	return 0;
+}
+
+/* From here on the op may own memory. */
+static int run_or_enqueue(struct submission *s, struct candidate *c)
+{
+	long result = 0;
+	int err;
+
+	switch (route(c, &result)) {
+	case LAS_DONE:
+		post(s, c, result);
+		las_op_fini(&c->op);
+		return 0;
+	case LAS_REFUSE:
+		err = (int)result;
+		break;
+	default:
+		err = enqueue(s, c);
+		break;
+	}
+	if (err)
+		las_op_fini(&c->op);
+	return err;
+}
+
+/* The kernel's order of checks between the iocb's fields and the operation. */
+static int check_files(struct submission *s, struct candidate *c, struct las_iocb *user)
+{
+	int err = las_batch_file(&s->files, (int)c->iocb.fildes, &c->file);
+
+	if (err)
+		return err;
+	c->eventfd = NULL;
+	if (c->iocb.flags & LAS_FLAG_RESFD && !s->quiet) {
+		err = find_eventfd(s, c->iocb.resfd, &c->eventfd);
+		if (err)
+			return err;
+	}
+	if (!las_umem_writable(user, sizeof(*user)))
+		return -EFAULT;
+	if (user->key)
+		user->key = 0;
+	return las_request_decode(&c->iocb, c->file, &c->op);
+}
+
+static int submit_one(struct submission *s, struct las_iocb *user)
+{
+	struct candidate c;
+	int err;
+
+	if (!las_umem_readable(user, sizeof(*user)))
+		return -EFAULT;
+	memcpy(&c.iocb, user, sizeof(c.iocb));
+	c.obj = (uint64_t)(uintptr_t)user;
+	err = las_request_check(&c.iocb);
+	if (err)
+		return err;
+	if (!las_slot_get(&s->ctx->slots))
+		return -EAGAIN;
+	err = check_files(s, &c, user);
+	if (!err)
+		err = run_or_enqueue(s, &c);
+	if (err)
+		las_slot_put(&s->ctx->slots);
+	return err;
+}
+
+static void push_crew(struct submission *s)
+{
+	struct las_link *l;
+
+	if (las_list_empty(&s->crew))
+		return;
+	las_crew_push(&s->crew);
+	while ((l = las_list_pop(&s->crew))) /* no thread can be had */
+		las_crew_run(las_container_of(l, struct las_req, link));
+}
+
+long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, bool quiet)
+{
+	struct submission s;
+	long i;
+	int err = 0;
+
+	s.ctx = ctx;
+	s.quiet = quiet;
+	s.asked_descriptors = false;
+	s.shares_descriptors = true;
+	las_batch_init(&s.files);
+	las_batch_init(&s.eventfds);
+	memset(s.raises, 0, sizeof(s.raises));
+	las_list_init(&s.crew);
+	for (i = 0; i < nr; i++) {
+		if (!las_umem_readable(&iocbs[i], sizeof(*iocbs)))
+			err = -EFAULT;
+		else
+			err = submit_one(&s, iocbs[i]);
+		if (err)
+			break;
+	}
+	flush_raises(&s);
+	push_crew(&s);
+	las_batch_fini(&s.files);
+	las_batch_fini(&s.eventfds);
+	return i ? i : err;
+}

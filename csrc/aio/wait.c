@@ -1,0 +1,199 @@
+/*
+ * wait.c - see wait.h.
+ *
+ * A waiter registers under the context's lock: it looks once more, notes the
+ * completed count that would satisfy it (the lowest of all waiters' is kept
+ * in wake_at), and reads seq.  A completer that reaches wake_at changes seq
+ * under the same lock and wakes; so either the waiter saw the event, or its
+ * futex word has changed and it does not sleep.  Completions short of wake_at
+ * wake nobody.
+ *
+ * io_pgetevents has to change the signal mask and sleep in one step, which
+ * only ppoll can: such a sleeper waits for an eventfd of its own.
+ */
+#include "aio/wait.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+
+#include "base/config.h"
+#include "base/futex.h"
+#include "base/pool.h"
+#include "base/stats.h"
+#include "base/umem.h"
+#include "lanes/crew.h"
+
+/* In pooled memory, not on the stack: a program may leave by longjmp out of a handler. */
+struct sleeper {
+	struct las_link link; /* in its context's sleepers */
+	struct las_hold *eventfd;
+};
+
+static struct las_pool sleepers;
+
+void las_wait_init(void)
+{
+	las_pool_init(&sleepers, sizeof(struct sleeper));
+}
+
+void las_wait_raise_sleepers_locked(struct las_ctx *ctx)
+{
+	const uint64_t one = 1;
+	struct las_link *l, *tmp;
+
+	las_list_each(&ctx->sleepers, l, tmp)
+		las_sys.write(las_container_of(l, struct sleeper, link)->eventfd->fd, &one, sizeof(one));
+}
+
+/* Up to nr events: how many, or -EFAULT and nothing is lost. */
+static long take(struct las_ctx *ctx, long nr, struct las_event *events)
+{
+	uint32_t available = las_ring_available(&ctx->slots), n;
+
+	if (available > nr)
+		available = (uint32_t)nr;
+	if (available == 0)
+		return 0;
+	if (!las_umem_writable(events, available * sizeof(*events)))
+		return -EFAULT;
+	las_lock(&ctx->consume);
+	n = las_ring_reap_locked(&ctx->slots, events, available);
+	las_unlock(&ctx->consume);
+	return n;
+}
+
+static int64_t until(int64_t deadline_ns, struct timespec *left)
+{
+	int64_t ns = deadline_ns == LAS_FOREVER_NS ? (int64_t)3600 * 1000000000 : deadline_ns - las_now_ns();
+
+	if (ns < 0)
+		ns = 0;
+	*left = (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+	return ns;
+}
+
+static struct sleeper *make_sleeper(void)
+{
+	struct sleeper *sleeper = las_pool_get(&sleepers);
+	long fd;
+
+	if (!sleeper)
+		return NULL;
+	fd = las_sys.eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd >= 0 && las_hold_adopt((int)fd, &sleeper->eventfd) == 0)
+		return sleeper;
+	las_pool_put(&sleepers, sleeper);
+	return NULL;
+}
+
+static long sleep_masked(struct sleeper *sleeper, int64_t deadline_ns, const sigset_t *mask)
+{
+	struct pollfd p = { .fd = sleeper->eventfd->fd, .events = POLLIN };
+	struct timespec left;
+	long n;
+
+	until(deadline_ns, &left);
+	n = las_sys.ppoll(&p, 1, &left, mask);
+	return n < 0 ? n : n == 0 && deadline_ns != LAS_FOREVER_NS ? -ETIMEDOUT : 0;
+}
+
+/* Sleeps until `need` events may be there: 0, -ETIMEDOUT, -EINTR, or -EAGAIN when there was no reason to sleep. */
+static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
+{
+	struct sleeper *sleeper = mask ? make_sleeper() : NULL;
+	uint32_t seq, target, available;
+	long err = -EAGAIN;
+
+	if (mask && !sleeper)
+		return -ENOMEM;
+	las_lock(&ctx->lock);
+	available = las_ring_available(&ctx->slots);
+	if (available < need && !las_ctx_dead(ctx)) {
+		target = las_done_count(ctx->slots.done) + need - available;
+		if (!ctx->waiters || (int32_t)(target - ctx->wake_at) < 0)
+			ctx->wake_at = target;
+		ctx->waiters++;
+		seq = ctx->seq;
+		if (sleeper)
+			las_list_push(&ctx->sleepers, &sleeper->link);
+		las_unlock(&ctx->lock);
+		err = sleeper ? sleep_masked(sleeper, deadline_ns, mask) : las_futex_wait(&ctx->seq, seq, deadline_ns);
+		las_lock(&ctx->lock);
+		ctx->waiters--;
+		if (sleeper)
+			las_list_remove(&sleeper->link);
+	}
+	las_unlock(&ctx->lock);
+	if (sleeper) {
+		las_hold_put(sleeper->eventfd);
+		las_pool_put(&sleepers, sleeper);
+	}
+	return err;
+}
+
+/*
+ * Who must wait for everything may as well work: without a time-out, and if
+ * no less than all that is in flight will do, a request of the same context
+ * that still queues is run here, without a hand-off.
+ */
+static bool help(struct las_ctx *ctx, uint32_t need)
+{
+	struct las_req *req;
+
+	if (las_ring_available(&ctx->slots) + las_ring_in_flight(&ctx->slots) > need)
+		return false;
+	req = las_crew_take_near(&ctx->owner);
+	if (!req)
+		return false;
+	las_count(helped, 1);
+	las_crew_run(req);
+	return true;
+}
+
+/* LIBAIO_SHIM_SETTLE: what the kernel would have finished inside io_submit is waited for before the look. */
+static void settle(struct las_ctx *ctx)
+{
+	while (las_load_acquire(&ctx->settling) && !las_ctx_dead(ctx)) {
+		uint32_t available = las_ring_available(&ctx->slots);
+		long err;
+
+		if (help(ctx, UINT32_MAX))
+			continue;
+		/* A request stops settling a moment after its event is visible; then there is nothing to sleep for. */
+		err = las_ring_in_flight(&ctx->slots) ? sleep_for(ctx, available + 1, LAS_FOREVER_NS, NULL) : 0;
+		if (err == -EINTR)
+			return;
+	}
+}
+
+long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *events, int64_t deadline_ns,
+              const sigset_t *mask)
+{
+	long taken = 0, err = 0;
+
+	if (las_unlikely(las_config.settle && min_nr == 0))
+		settle(ctx);
+	for (;;) {
+		long n = take(ctx, nr - taken, events + taken);
+		uint32_t need;
+
+		if (n < 0)
+			return taken ? taken : n;
+		taken += n;
+		if (taken >= min_nr)
+			return taken;
+		if (las_ctx_dead(ctx))
+			return taken ? taken : -EINVAL;
+		if (err == -ETIMEDOUT)
+			return taken;
+		if (err == -EINTR || err == -ENOMEM)
+			return taken ? taken : err;
+		if (n)
+			continue;
+		need = (uint32_t)(min_nr - taken);
+		if (deadline_ns == LAS_FOREVER_NS && !mask && help(ctx, need))
+			continue;
+		err = deadline_ns <= 0 ? -ETIMEDOUT : sleep_for(ctx, need, deadline_ns, mask);
+	}
+}

@@ -1,0 +1,89 @@
+/* config.c - see config.h. */
+#include "base/config.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "base/sys.h"
+
+struct las_config las_config;
+
+static const char *variable(const char *name)
+{
+	/* In a setuid program the environment belongs to somebody else. */
+	const char *value = secure_getenv(name);
+
+	return value ? value : "";
+}
+
+static bool has_word(const char *list, const char *word)
+{
+	size_t n = strlen(word);
+
+	for (const char *p = list; *p;) {
+		size_t len = strcspn(p, ",");
+
+		if (len == n && memcmp(p, word, n) == 0)
+			return true;
+		p += len + (p[len] == ',');
+	}
+	return false;
+}
+
+static unsigned lanes(const char *list)
+{
+	unsigned set = 0;
+
+	if (!*list || has_word(list, "all"))
+		return LAS_LANE_ALL;
+	if (has_word(list, "head"))
+		set |= LAS_LANE_HEAD;
+	if (has_word(list, "native"))
+		set |= LAS_LANE_NATIVE;
+	if (has_word(list, "crew"))
+		set |= LAS_LANE_CREW;
+	/* A list without one known word is a slip of the pen; the default serves its author better than no lane. */
+	return set ? set | LAS_LANE_CREW : LAS_LANE_ALL;
+}
+
+/* "0-1" or "0,2-5": the last number and one. */
+static unsigned possible_cpus(void)
+{
+	char text[256];
+	struct iovec iov = { text, sizeof(text) - 1 };
+	long fd = las_sys.openat(AT_FDCWD, "/sys/devices/system/cpu/possible", O_RDONLY | O_CLOEXEC, 0), n;
+	const char *last = text;
+
+	if (fd >= 0) {
+		n = las_sys.preadv2((int)fd, &iov, 1, 0, 0);
+		las_sys.close((int)fd);
+		if (n > 0) {
+			text[n] = '\0';
+			for (const char *p = text; *p; p++)
+				if (*p == '-' || *p == ',')
+					last = p + 1;
+			return (unsigned)strtoul(last, NULL, 10) + 1;
+		}
+	}
+	n = sysconf(_SC_NPROCESSORS_CONF);
+	return n > 0 ? (unsigned)n : 1;
+}
+
+void las_config_load(void)
+{
+	const char *inline_mode = variable("LIBAIO_SHIM_INLINE");
+	const char *path = variable("LIBAIO_SHIM_STATS");
+
+	las_config.lanes = lanes(variable("LIBAIO_SHIM_LANES"));
+	las_config.inline_mode = strcmp(inline_mode, "nowait") == 0  ? LAS_INLINE_NOWAIT
+	                         : strcmp(inline_mode, "never") == 0 ? LAS_INLINE_NEVER
+	                                                             : LAS_INLINE_AUTO;
+	las_config.settle = strcmp(variable("LIBAIO_SHIM_SETTLE"), "1") == 0;
+	las_config.possible_cpus = possible_cpus();
+	las_config.stats_path[0] = '\0';
+	if (strlen(path) < sizeof(las_config.stats_path))
+		memcpy(las_config.stats_path, path, strlen(path) + 1);
+}

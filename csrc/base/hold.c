@@ -1,0 +1,265 @@
+/*
+ * hold.c - see hold.h.
+ *
+ * The lock guards both lists.  It is held across F_DUPFD, which does not
+ * block, so that a fork between the duplicate and its entry in the list
+ * cannot leak it into the child; never across close(), which can block.
+ */
+#include "base/hold.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/resource.h>
+
+#include "base/atomic.h"
+#include "base/lock.h"
+#include "base/pool.h"
+#include "base/sys.h"
+
+#define HIGH_FD 4096    /* duplicates are numbered from here where the limit allows */
+#define LOCK_RANGES 16  /* locks of others that are looked past before a file counts as locked */
+
+static struct {
+	struct las_lock lock;
+	struct las_link live;   /* holds with references */
+	struct las_link parked; /* holds without, whose file carries a POSIX lock */
+	unsigned nparked;       /* also read without the lock, as a hint */
+	struct las_pool pool;
+	int base;   /* lowest number for a duplicate */
+	bool ready; /* table grown, handlers registered */
+} holds;
+
+static bool handlers_registered; /* survives fork, unlike `holds` */
+
+static void fork_prepare(void)
+{
+	las_lock(&holds.lock);
+}
+
+static void fork_parent(void)
+{
+	las_unlock(&holds.lock);
+}
+
+static void close_all(struct las_link *head)
+{
+	struct las_link *l, *tmp;
+
+	las_list_each(head, l, tmp)
+		las_sys.close(las_container_of(l, struct las_hold, link)->fd);
+	las_list_init(head);
+}
+
+/* The child has its own descriptor table: closing here drops nobody's locks and no file of the parent's. */
+static void fork_child(void)
+{
+	las_unlock(&holds.lock);
+	close_all(&holds.live);
+	close_all(&holds.parked);
+	holds.nparked = 0;
+}
+
+void las_hold_init(void)
+{
+	if (holds.live.next) {
+		close_all(&holds.live);
+		close_all(&holds.parked);
+	}
+	memset(&holds, 0, sizeof(holds));
+	las_list_init(&holds.live);
+	las_list_init(&holds.parked);
+	las_pool_init(&holds.pool, sizeof(struct las_hold));
+}
+
+static int base_number(void)
+{
+	struct rlimit limit = { 0 };
+
+	if (las_sys.prlimit(RLIMIT_NOFILE, &limit) < 0)
+		return 0;
+	return limit.rlim_cur >= 2 * HIGH_FD ? HIGH_FD : (int)(limit.rlim_cur / 2);
+}
+
+/*
+ * Growing the descriptor table of a process with several threads waits for
+ * an RCU grace period, milliseconds that must not fall into io_submit.
+ */
+static void grow_table(void)
+{
+	long fd = las_sys.eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK), high;
+
+	if (fd < 0)
+		return;
+	high = las_sys.fcntl((int)fd, F_DUPFD_CLOEXEC, (uintptr_t)holds.base);
+	if (high >= 0)
+		las_sys.close((int)high);
+	las_sys.close((int)fd);
+}
+
+int las_hold_reserve(unsigned n)
+{
+	bool first;
+
+	las_lock(&holds.lock);
+	first = !holds.ready;
+	holds.ready = true;
+	las_unlock(&holds.lock);
+	if (first) {
+		holds.base = base_number();
+		grow_table();
+		if (!handlers_registered && pthread_atfork(fork_prepare, fork_parent, fork_child) == 0)
+			handlers_registered = true;
+	}
+	return las_pool_reserve(&holds.pool, n);
+}
+
+void las_hold_release(unsigned n)
+{
+	las_pool_release(&holds.pool, n);
+}
+
+static long duplicate(int fd)
+{
+	long dup = las_sys.fcntl(fd, F_DUPFD_CLOEXEC, (uintptr_t)holds.base);
+
+	/* The program may have lowered its limit below the base, or filled the numbers above it. */
+	if (dup == -EINVAL || dup == -EMFILE)
+		dup = las_sys.fcntl(fd, F_DUPFD_CLOEXEC, 0);
+	return dup;
+}
+
+/* A parked hold of the same open file serves again: one descriptor per locked file, not one per request. */
+static struct las_hold *unpark_locked(int fd)
+{
+	struct las_link *l, *tmp;
+	int pid = (int)las_sys.getpid();
+
+	las_list_each(&holds.parked, l, tmp) {
+		struct las_hold *hold = las_container_of(l, struct las_hold, link);
+
+		if (las_sys.kcmp_file(pid, fd, hold->fd) == 0)
+			return hold;
+	}
+	return NULL;
+}
+
+int las_hold_get(int fd, bool may_lock, struct las_hold **out)
+{
+	struct las_hold *hold = NULL;
+	long dup = 0;
+
+	las_lock(&holds.lock);
+	if (may_lock && !las_list_empty(&holds.parked))
+		hold = unpark_locked(fd);
+	if (hold) {
+		las_list_remove(&hold->link);
+		las_store_relaxed(&holds.nparked, holds.nparked - 1);
+	} else {
+		hold = las_pool_get(&holds.pool);
+		dup = hold ? duplicate(fd) : -ENOMEM;
+		if (dup >= 0)
+			*hold = (struct las_hold){ .fd = (int)dup, .may_lock = may_lock };
+	}
+	if (dup >= 0) {
+		hold->refs = 1;
+		las_list_push(&holds.live, &hold->link);
+	}
+	las_unlock(&holds.lock);
+	if (dup < 0 && hold)
+		las_pool_put(&holds.pool, hold);
+	*out = dup < 0 ? NULL : hold;
+	return dup < 0 ? (int)dup : 0;
+}
+
+int las_hold_adopt(int fd, struct las_hold **out)
+{
+	int err = las_hold_get(fd, false, out);
+
+	las_sys.close(fd);
+	return err;
+}
+
+void las_hold_ref(struct las_hold *hold)
+{
+	las_add_relaxed(&hold->refs, 1); /* the caller has a reference already, nothing to order */
+}
+
+/*
+ * Whether closing would drop a POSIX lock.  Seen as an open-file-description
+ * lock, every POSIX lock conflicts, our own process's too; locks of other
+ * descriptions (pid -1) are looked past.
+ */
+static bool carries_posix_lock(int fd)
+{
+	off_t start = 0;
+
+	for (int i = 0; i < LOCK_RANGES; i++) {
+		struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = start };
+
+		if (las_sys.fcntl(fd, F_OFD_GETLK, (uintptr_t)&lock) < 0 || lock.l_type == F_UNLCK)
+			return false;
+		if (lock.l_pid != -1)
+			return true;
+		if (lock.l_len == 0)
+			return false;
+		start = lock.l_start + lock.l_len;
+	}
+	return true;
+}
+
+static void close_hold(struct las_hold *hold)
+{
+	las_sys.close(hold->fd);
+	las_pool_put(&holds.pool, hold);
+}
+
+static void push_parked_locked(struct las_hold *hold)
+{
+	las_list_push(&holds.parked, &hold->link);
+	las_store_relaxed(&holds.nparked, holds.nparked + 1);
+}
+
+/* Looks at one parked hold, the one that waited longest. */
+static void retire_parked(void)
+{
+	struct las_link *l;
+	struct las_hold *hold;
+
+	las_lock(&holds.lock);
+	l = las_list_pop(&holds.parked);
+	if (l)
+		las_store_relaxed(&holds.nparked, holds.nparked - 1);
+	las_unlock(&holds.lock);
+	if (!l)
+		return;
+	hold = las_container_of(l, struct las_hold, link);
+	if (!carries_posix_lock(hold->fd)) {
+		close_hold(hold);
+		return;
+	}
+	las_lock(&holds.lock);
+	push_parked_locked(hold);
+	las_unlock(&holds.lock);
+}
+
+void las_hold_put(struct las_hold *hold)
+{
+	bool park;
+
+	/* Release our use of the descriptor, acquire everybody else's, before it is closed. */
+	if (las_sub_acq_rel(&hold->refs, 1) != 1)
+		return;
+	park = hold->may_lock && carries_posix_lock(hold->fd);
+	las_lock(&holds.lock);
+	las_list_remove(&hold->link);
+	if (park)
+		push_parked_locked(hold);
+	las_unlock(&holds.lock);
+	if (!park)
+		close_hold(hold);
+	if (las_load_relaxed(&holds.nparked)) /* a miss is made good by the next put */
+		retire_parked();
+}

@@ -1,0 +1,77 @@
+/* pool.c - see pool.h.  Chunks are mapped without reserving memory: untouched objects cost address space only. */
+#include "base/pool.h"
+
+#include <errno.h>
+#include <sys/mman.h>
+
+#include "base/sys.h"
+
+#define CHUNK_BYTES ((size_t)64 * 1024)
+
+void las_pool_init(struct las_pool *pool, size_t object_bytes)
+{
+	*pool = (struct las_pool){ .object_bytes = object_bytes };
+}
+
+static int grow_locked(struct las_pool *pool, size_t objects)
+{
+	size_t bytes = (objects * pool->object_bytes + CHUNK_BYTES - 1) / CHUNK_BYTES * CHUNK_BYTES;
+	char *chunk = las_sys.mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE);
+
+	if (!chunk)
+		return -ENOMEM;
+	/* What was left of the last chunk goes on the free chain, so that it is not lost. */
+	while ((size_t)(pool->fresh_end - pool->fresh) >= pool->object_bytes) {
+		*(void **)(void *)pool->fresh = pool->free;
+		pool->free = pool->fresh;
+		pool->fresh += pool->object_bytes;
+	}
+	pool->fresh = chunk;
+	pool->fresh_end = chunk + bytes;
+	pool->mapped += bytes / pool->object_bytes;
+	return 0;
+}
+
+int las_pool_reserve(struct las_pool *pool, size_t n)
+{
+	int err = 0;
+
+	las_lock(&pool->lock);
+	if (pool->promised + n > pool->mapped)
+		err = grow_locked(pool, pool->promised + n - pool->mapped);
+	if (!err)
+		pool->promised += n;
+	las_unlock(&pool->lock);
+	return err;
+}
+
+void las_pool_release(struct las_pool *pool, size_t n)
+{
+	las_lock(&pool->lock);
+	pool->promised -= n;
+	las_unlock(&pool->lock);
+}
+
+void *las_pool_get(struct las_pool *pool)
+{
+	void *object = NULL;
+
+	las_lock(&pool->lock);
+	if (pool->free) {
+		object = pool->free;
+		pool->free = *(void **)object;
+	} else if ((size_t)(pool->fresh_end - pool->fresh) >= pool->object_bytes || grow_locked(pool, 1) == 0) {
+		object = pool->fresh;
+		pool->fresh += pool->object_bytes;
+	}
+	las_unlock(&pool->lock);
+	return object;
+}
+
+void las_pool_put(struct las_pool *pool, void *object)
+{
+	las_lock(&pool->lock);
+	*(void **)object = pool->free;
+	pool->free = object;
+	las_unlock(&pool->lock);
+}

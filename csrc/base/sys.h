@@ -1,0 +1,72 @@
+/*
+ * sys.h - every system call of the library, behind one table.
+ *
+ * Each entry has the kernel's convention: the result, or a negative errno;
+ * errno itself is never touched.  The calls are made directly, not through
+ * libc's syscall(), because our own interposer may stand there, and so that
+ * no call is a cancellation point.
+ *
+ * Tests replace entries to inject faults; the library reads the table only.
+ */
+#ifndef LAS_BASE_SYS_H
+#define LAS_BASE_SYS_H
+
+#include <signal.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct epoll_event;
+struct iovec;
+struct pollfd;
+struct stat;
+struct statfs;
+struct timespec;
+
+#define LAS_SIGSET_BYTES 8 /* the kernel's size of a signal set on 64-bit Linux */
+
+struct las_sys {
+	/* the work itself */
+	long (*preadv2)(int fd, const struct iovec *iov, size_t iovcnt, int64_t offset, int flags);
+	long (*pwritev2)(int fd, const struct iovec *iov, size_t iovcnt, int64_t offset, int flags);
+	long (*fsync)(int fd);
+	long (*fdatasync)(int fd);
+	long (*ppoll)(struct pollfd *fds, size_t n, const struct timespec *timeout, const sigset_t *mask);
+	/* descriptors */
+	long (*fcntl)(int fd, int cmd, uintptr_t arg);
+	long (*close)(int fd);
+	long (*fstat)(int fd, struct stat *st);
+	long (*fstatfs)(int fd, struct statfs *st);
+	long (*kcmp_file)(int pid, int fd1, int fd2);
+	long (*eventfd2)(unsigned initial, int flags);
+	long (*write)(int fd, const void *buf, size_t bytes);
+	long (*openat)(int dirfd, const char *path, int flags, int mode);
+	long (*epoll_create1)(int flags);
+	long (*epoll_ctl)(int epfd, int op, int fd, struct epoll_event *event);
+	long (*epoll_pwait)(int epfd, struct epoll_event *events, int n, int timeout_ms, const sigset_t *mask);
+	/* waiting and memory */
+	long (*futex)(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2, uint32_t val3);
+	void *(*mmap)(void *addr, size_t bytes, int prot, int flags); /* anonymous; NULL on failure */
+	void *(*mremap_dup)(void *addr, size_t bytes);                /* a second view of a shared mapping; NULL on failure */
+	long (*munmap)(void *addr, size_t bytes);
+	long (*mprotect)(void *addr, size_t bytes, int prot);
+	long (*madvise)(void *addr, size_t bytes, int advice);
+	/* the thread and the process */
+	long (*sigprocmask)(int how, const void *set, void *old);
+	long (*sigtimedwait)(const void *set, const struct timespec *timeout);
+	long (*kill)(int pid, int sig);
+	long (*getpid)(void);
+	long (*ioprio_set)(int which, int who, int ioprio);
+	long (*ioprio_get)(int which, int who);
+	long (*sched_getaffinity)(int pid, size_t bytes, void *mask);
+	long (*sched_setaffinity)(int pid, size_t bytes, const void *mask);
+	long (*prlimit)(int resource, void *old);
+	long (*thread_start)(void *(*entry)(void *), void *arg); /* detached, every signal blocked, small stack */
+};
+
+extern struct las_sys las_sys;
+
+/* CLOCK_MONOTONIC in nanoseconds; no system call where the vDSO has it. */
+int64_t las_now_ns(void);
+
+#endif

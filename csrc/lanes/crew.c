@@ -1,0 +1,355 @@
+/*
+ * crew.c - see crew.h.
+ *
+ * Each class has one queue, one lock and one word to sleep on.  A push makes
+ * at most one wake-up (or starts one thread); a thread that takes a request
+ * and sees more of them waiting passes the call on before it starts to work.
+ * `called` says that such a call is under way, so that it is made once.
+ *
+ * Why no wake-up is lost, in steps: (1) a thread that finds nothing counts
+ * itself idle and reads `word`, both under the lock; (2) a push appends and,
+ * seeing idle threads and no call under way, changes `word` under the same
+ * lock, then wakes; (3) so the sleeper either sees the request in (1), or
+ * sleeps on a value that (2) has changed, and does not sleep.
+ */
+#include "lanes/crew.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/prctl.h>
+
+#include "base/futex.h"
+#include "base/lock.h"
+#include "base/stats.h"
+#include "lanes/strand.h"
+
+#define IDLE_NS       ((int64_t)2 * 1000 * 1000 * 1000) /* a thread without work for this long ends */
+#define DEVICES       64
+#define NEAR          8   /* how far las_crew_take_near looks */
+#define AFFINITY_BYTES 1024
+
+struct crew_class {
+	struct las_lock lock; /* guards all below but the words' futex use */
+	struct las_link queue;
+	unsigned queued; /* its length; also read without the lock, as a hint */
+	unsigned threads, idle, max;
+	bool called;     /* a woken or new thread is on its way */
+	uint32_t word;   /* idle threads sleep on it; changed for each call */
+	unsigned share;  /* threads that one device may take */
+	unsigned running[DEVICES];
+} LAS_LINE_ALIGNED;
+
+static struct {
+	struct crew_class bounded, unbounded;
+	uint32_t names; /* numbers for thread names */
+	long pid;       /* whose descriptor table the threads use */
+	uint32_t owed;  /* requests that exit has to wait for; a futex */
+} crew;
+
+static void init_class(struct crew_class *c, unsigned max, unsigned share)
+{
+	las_list_init(&c->queue);
+	c->max = max;
+	c->share = share;
+}
+
+void las_crew_init(void)
+{
+	memset(&crew, 0, sizeof(crew));
+	init_class(&crew.bounded, LAS_CREW_BOUNDED_MAX, LAS_CREW_DEVICE_SHARE);
+	init_class(&crew.unbounded, LAS_CREW_UNBOUNDED_MAX, LAS_CREW_UNBOUNDED_MAX);
+	crew.pid = las_sys.getpid();
+}
+
+bool las_crew_shares_descriptors(void)
+{
+	return las_sys.getpid() == crew.pid;
+}
+
+static unsigned *running_of(struct crew_class *c, const struct las_req *req)
+{
+	return &c->running[req->device % DEVICES];
+}
+
+/* The first request whose device has not used up its share. */
+static struct las_req *pop_locked(struct crew_class *c)
+{
+	struct las_link *l, *tmp;
+
+	las_list_each(&c->queue, l, tmp) {
+		struct las_req *req = las_container_of(l, struct las_req, link);
+
+		if (*running_of(c, req) >= c->share)
+			continue;
+		las_list_remove(l);
+		las_store_relaxed(&c->queued, c->queued - 1);
+		return req;
+	}
+	return NULL;
+}
+
+void las_crew_owe(const struct las_req *req)
+{
+	if (req->bounded && las_op_must_finish(&req->op))
+		las_add_relaxed(&crew.owed, 1); /* the exit path is ordered behind this thread's work by the program */
+}
+
+void las_crew_paid(const struct las_req *req)
+{
+	/* Release what the request did to las_crew_drain's acquire. */
+	if (req->bounded && las_op_must_finish(&req->op) && las_sub_acq_rel(&crew.owed, 1) == 1)
+		las_futex_wake(&crew.owed, LAS_WAKE_ALL);
+}
+
+void las_crew_end_strand(struct las_req *req)
+{
+	struct las_req *next;
+	struct las_link list;
+
+	if (!req->strand)
+		return;
+	next = las_strand_leave(req);
+	if (!next)
+		return;
+	las_list_init(&list);
+	las_list_push(&list, &next->link);
+	las_crew_push(&list);
+	/* No thread for it: this one runs it.  Depth is bounded by the strand's length only when no thread can be had. */
+	if (!las_list_empty(&list)) {
+		las_list_remove(&next->link);
+		las_crew_run(next);
+	}
+}
+
+static long run_with_priority(struct las_req *req)
+{
+	enum { IOPRIO_WHO_PROCESS = 1 };
+	long before, result;
+
+	if (!req->op.has_ioprio)
+		return las_op_run(&req->op, req->file->fd);
+	before = las_sys.ioprio_get(IOPRIO_WHO_PROCESS, 0);
+	las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, req->op.ioprio);
+	result = las_op_run(&req->op, req->file->fd);
+	las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, before < 0 ? 0 : (int)before);
+	return result;
+}
+
+void las_crew_run(struct las_req *req)
+{
+	long result = run_with_priority(req);
+
+	las_crew_end_strand(req);
+	req->owner->complete(req, result);
+}
+
+/* The same in a thread of the crew, to which no signal may reach. */
+static void carry_on(struct las_req *req)
+{
+	long result = run_with_priority(req);
+
+	las_op_forward_signal(&req->op, result);
+	las_crew_end_strand(req);
+	req->owner->complete(req, result);
+}
+
+static void name_thread(void)
+{
+	char name[16];
+
+	snprintf(name, sizeof(name), "syslet/%u", (unsigned)las_add_relaxed(&crew.names, 1));
+	prctl(PR_SET_NAME, name);
+}
+
+/* A thread starts with the affinity of whoever happened to submit; the process's main thread's is what is meant. */
+static void reset_affinity(void)
+{
+	unsigned long own[AFFINITY_BYTES / sizeof(long)], process[AFFINITY_BYTES / sizeof(long)];
+	long n = las_sys.sched_getaffinity((int)crew.pid, sizeof(process), process);
+
+	if (n > 0 && las_sys.sched_getaffinity(0, sizeof(own), own) == n && memcmp(own, process, (size_t)n) != 0)
+		las_sys.sched_setaffinity(0, (size_t)n, process);
+}
+
+static void *thread_main(void *arg);
+
+/*
+ * Sees to it that somebody comes, if anybody can: 1 if a thread has to be
+ * started (already counted), 2 if one has to be woken, 0 if nothing is to do.
+ */
+static int call_locked(struct crew_class *c)
+{
+	if (c->called || las_list_empty(&c->queue))
+		return 0;
+	if (c->idle) {
+		c->called = true;
+		c->word++;
+		return 2;
+	}
+	if (c->threads < c->max) {
+		c->called = true;
+		c->threads++;
+		return 1;
+	}
+	return 0;
+}
+
+/* Carries out what call_locked() decided, without the lock.  False if a thread was to be started and could not. */
+static bool call(struct crew_class *c, int what)
+{
+	if (what == 2)
+		las_futex_wake(&c->word, 1);
+	if (what != 1)
+		return true;
+	if (las_sys.thread_start(thread_main, c) == 0) {
+		las_count(threads, 1);
+		return true;
+	}
+	las_lock(&c->lock);
+	c->called = false;
+	c->threads--;
+	las_unlock(&c->lock);
+	return false;
+}
+
+/* Sleeps until called: true if there may be work, false if the thread is to end. */
+static bool rest(struct crew_class *c)
+{
+	uint32_t word;
+	bool stay;
+	long err;
+
+	c->idle++;
+	word = c->word;
+	las_unlock(&c->lock);
+	err = las_futex_wait(&c->word, word, las_now_ns() + IDLE_NS);
+	las_lock(&c->lock);
+	c->idle--;
+	/* Called between the time-out and the lock: stay, the call may have been for this thread. */
+	stay = err != -ETIMEDOUT || c->called || !las_list_empty(&c->queue);
+	if (!stay)
+		c->threads--;
+	return stay;
+}
+
+static void work(struct crew_class *c, struct las_req *req)
+{
+	unsigned *running = running_of(c, req);
+	int what;
+
+	++*running;
+	what = call_locked(c);
+	las_unlock(&c->lock);
+	call(c, what);
+	carry_on(req);
+	las_lock(&c->lock);
+	--*running;
+}
+
+static void *thread_main(void *arg)
+{
+	struct crew_class *c = arg;
+
+	name_thread();
+	reset_affinity();
+	las_lock(&c->lock);
+	do {
+		struct las_req *req;
+
+		c->called = false;
+		while ((req = pop_locked(c)))
+			work(c, req);
+	} while (rest(c));
+	las_unlock(&c->lock);
+	return NULL;
+}
+
+static void push_class(struct crew_class *c, struct las_link *batch, unsigned n)
+{
+	int what;
+
+	if (n == 0)
+		return;
+	las_lock(&c->lock);
+	las_store_relaxed(&c->queued, c->queued + n);
+	las_list_append(&c->queue, batch);
+	what = call_locked(c);
+	las_unlock(&c->lock);
+	if (call(c, what))
+		return;
+	/* Not one thread: give back what is queued.  With others at work, they will come to it. */
+	las_lock(&c->lock);
+	if (c->threads == 0) {
+		las_list_append(batch, &c->queue);
+		las_store_relaxed(&c->queued, 0);
+	}
+	las_unlock(&c->lock);
+}
+
+void las_crew_push(struct las_link *batch)
+{
+	struct las_link bounded, unbounded, *l, *tmp;
+	unsigned nbounded = 0, nunbounded = 0;
+
+	las_list_init(&bounded);
+	las_list_init(&unbounded);
+	las_list_each(batch, l, tmp) {
+		bool b = las_container_of(l, struct las_req, link)->bounded;
+
+		las_list_remove(l);
+		las_list_push(b ? &bounded : &unbounded, l);
+		nbounded += b;
+		nunbounded += !b;
+	}
+	push_class(&crew.bounded, &bounded, nbounded);
+	push_class(&crew.unbounded, &unbounded, nunbounded);
+	las_list_append(batch, &bounded);
+	las_list_append(batch, &unbounded);
+}
+
+static struct las_req *take(struct crew_class *c, const struct las_owner *owner, uint64_t obj, unsigned limit)
+{
+	struct las_req *found = NULL;
+	struct las_link *l, *tmp;
+
+	las_lock(&c->lock);
+	las_list_each(&c->queue, l, tmp) {
+		struct las_req *req = las_container_of(l, struct las_req, link);
+
+		if (limit-- == 0)
+			break;
+		if (req->owner == owner && (!obj || req->obj == obj)) {
+			las_list_remove(l);
+			las_store_relaxed(&c->queued, c->queued - 1);
+			found = req;
+			break;
+		}
+	}
+	las_unlock(&c->lock);
+	return found;
+}
+
+struct las_req *las_crew_take(const struct las_owner *owner, uint64_t obj)
+{
+	struct las_req *req = take(&crew.bounded, owner, obj, UINT_MAX);
+
+	return req ? req : take(&crew.unbounded, owner, obj, UINT_MAX);
+}
+
+struct las_req *las_crew_take_near(const struct las_owner *owner)
+{
+	/* Unlocked: an empty queue is the common case; a request missed here is run by the crew. */
+	if (las_load_relaxed(&crew.bounded.queued) == 0)
+		return NULL;
+	return take(&crew.bounded, owner, 0, NEAR);
+}
+
+void las_crew_drain(void)
+{
+	uint32_t owed;
+
+	while ((owed = las_load_acquire(&crew.owed)) != 0) /* pairs with las_crew_paid */
+		las_futex_wait(&crew.owed, owed, LAS_FOREVER_NS);
+}

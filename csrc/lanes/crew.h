@@ -1,0 +1,54 @@
+/*
+ * crew.h - the crew: threads that carry on what would have blocked.
+ *
+ * The crew grows when a request waits and nobody is idle, shrinks when idle,
+ * and has two classes, so that a pipe that never answers cannot keep a disk
+ * from being served: bounded (regular files, block devices) and unbounded.
+ * Among bounded requests no device may take more than LAS_CREW_DEVICE_SHARE
+ * threads, so that a hung one leaves room for the healthy.
+ *
+ * Callers' obligations: a request that is pushed is filled in completely,
+ * holds its file, and is not touched again; its owner's complete() may be
+ * called by a crew thread before the push returns.
+ */
+#ifndef LAS_LANES_CREW_H
+#define LAS_LANES_CREW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "lanes/req.h"
+
+#define LAS_CREW_BOUNDED_MAX   256
+#define LAS_CREW_UNBOUNDED_MAX 4096
+#define LAS_CREW_DEVICE_SHARE  192
+
+void las_crew_init(void);
+
+/*
+ * Takes over all requests on the list, in order, and sees that somebody will
+ * run them.  Those for which no thread can be had stay on the list: the
+ * caller runs them itself (las_crew_run).
+ */
+void las_crew_push(struct las_link *batch);
+
+/* Takes back a waiting request of this owner, of this obj unless it is 0: the caller owns it.  NULL if there is none. */
+struct las_req *las_crew_take(const struct las_owner *owner, uint64_t obj);
+/* Takes back a waiting bounded request of this owner, looking at a few only: cheap enough to try before sleeping. */
+struct las_req *las_crew_take_near(const struct las_owner *owner);
+
+/* Runs a request in the calling thread, blocking, and completes it. */
+void las_crew_run(struct las_req *req);
+/* The order moves on: to be called when a request with a strand ends in any way. */
+void las_crew_end_strand(struct las_req *req);
+
+/* A request that must finish before the process ends: counted from its acceptance to its result or its withdrawal. */
+void las_crew_owe(const struct las_req *req);
+void las_crew_paid(const struct las_req *req);
+/* Waits until everything that must finish (writes and syncs to files) has finished. */
+void las_crew_drain(void);
+
+/* Whether the calling process's descriptors are those of the crew's threads (not so in a clone(CLONE_VM) child). */
+bool las_crew_shares_descriptors(void);
+
+#endif

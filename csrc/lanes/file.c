@@ -1,0 +1,227 @@
+/* file.c - see file.h. */
+#include "lanes/file.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+
+#include "base/sys.h"
+
+#ifndef RWF_NOAPPEND
+#define RWF_NOAPPEND 0x00000020
+#endif
+#define RWF_LONG_KNOWN 0xff /* RWF_HIPRI to RWF_DONTCACHE */
+
+/* What this kernel can do and looks like; written when the process is set up, read-only afterwards. */
+static struct {
+	uint64_t anon_device, anon_inode; /* the one inode behind all eventfds */
+	int rw_flags;                     /* RWF_* bits that it knows */
+	bool tells_iter;                  /* RWF_APPEND|RWF_NOAPPEND: EINVAL if the file has read_iter (Linux 6.9) */
+} kernel;
+
+void las_file_init(void)
+{
+	long fd = las_sys.eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	char byte;
+	struct iovec iov = { &byte, 1 };
+	struct stat st;
+
+	kernel.rw_flags = RWF_LONG_KNOWN;
+	if (fd < 0)
+		return;
+	if (las_sys.fstat((int)fd, &st) == 0) {
+		kernel.anon_device = st.st_dev;
+		kernel.anon_inode = st.st_ino;
+	}
+	kernel.tells_iter = las_sys.preadv2((int)fd, &iov, 1, -1, RWF_APPEND | RWF_NOAPPEND) == -EINVAL;
+	/* A read of one byte from an eventfd is EINVAL by itself; a flag that is not known comes first: EOPNOTSUPP. */
+	for (int bit = 8; bit < 31; bit++)
+		if (las_sys.preadv2((int)fd, &iov, 1, -1, 1 << bit) == -EINVAL)
+			kernel.rw_flags |= 1 << bit;
+	las_sys.close((int)fd);
+}
+
+void las_batch_init(struct las_batch *batch)
+{
+	batch->count = batch->next = 0;
+}
+
+void las_batch_fini(struct las_batch *batch)
+{
+	for (unsigned i = 0; i < batch->count; i++)
+		if (batch->files[i].hold)
+			las_hold_put(batch->files[i].hold);
+}
+
+int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
+{
+	struct las_file *file;
+	long flags;
+
+	for (unsigned i = 0; i < batch->count; i++) {
+		if (batch->files[i].fd == fd) {
+			*out = &batch->files[i];
+			return 0;
+		}
+	}
+	flags = las_sys.fcntl(fd, F_GETFL, 0);
+	if (flags < 0 || flags & O_PATH)
+		return -EBADF;
+	if (batch->count < LAS_BATCH_FILES) {
+		file = &batch->files[batch->count++];
+	} else {
+		file = &batch->files[batch->next++ % LAS_BATCH_FILES];
+		if (file->hold)
+			las_hold_put(file->hold);
+	}
+	*file = (struct las_file){ .fd = fd, .flags = (int)flags };
+	*out = file;
+	return 0;
+}
+
+bool las_file_bounded(const struct las_file *file)
+{
+	return S_ISREG(file->mode) || S_ISBLK(file->mode) || S_ISDIR(file->mode);
+}
+
+int las_file_look(struct las_file *file)
+{
+	struct stat st;
+	long err;
+
+	if (file->looked)
+		return 0;
+	err = las_sys.fstat(file->fd, &st);
+	if (err < 0)
+		return (int)err;
+	file->mode = st.st_mode;
+	file->device = st.st_dev;
+	file->inode = st.st_ino;
+	/* Whatever has no position refuses a positioned read, even one of nothing and whatever it was opened for. */
+	if (!las_file_bounded(file))
+		file->stream = las_sys.preadv2(file->fd, NULL, 0, 0, 0) == -ESPIPE;
+	file->looked = true;
+	return 0;
+}
+
+bool las_file_direct(const struct las_file *file)
+{
+	return file->flags & O_DIRECT;
+}
+
+int las_file_check_eventfd(struct las_file *file)
+{
+	int err;
+
+	if (file->is_eventfd)
+		return 0;
+	err = las_file_look(file);
+	if (err)
+		return err;
+	/* The inode keeps us from ever writing into a file of the program's; of its kind, only an eventfd looks at 8 bytes. */
+	if (file->device != kernel.anon_device || file->inode != kernel.anon_inode)
+		return -EINVAL;
+	if (las_sys.write(file->fd, NULL, 8) != -EFAULT)
+		return -EINVAL;
+	file->is_eventfd = true;
+	return 0;
+}
+
+static bool is_pseudo(int fd)
+{
+	struct statfs st;
+
+	if (las_sys.fstatfs(fd, &st) < 0)
+		return false;
+	switch (st.f_type) {
+	case PROC_SUPER_MAGIC:
+	case SYSFS_MAGIC:
+	case CGROUP_SUPER_MAGIC:
+	case CGROUP2_SUPER_MAGIC:
+	case DEBUGFS_MAGIC:
+	case TRACEFS_MAGIC:
+	case SECURITYFS_MAGIC:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/* Files of disk file systems and block devices always have read_iter and write_iter; others are asked. */
+static int check_rw(struct las_file *file, const struct las_op *op)
+{
+	long (*call)(int, const struct iovec *, size_t, int64_t, int) =
+		op->kind == LAS_OP_READ ? las_sys.preadv2 : las_sys.pwritev2;
+	int64_t at = file->stream ? -1 : 0;
+	char byte = 0;
+	struct iovec iov = { &byte, 1 };
+
+	if (S_ISDIR(file->mode))
+		return -EINVAL;
+	if (S_ISBLK(file->mode) || (S_ISREG(file->mode) && major(file->device) != 0))
+		return 0;
+	/* A transfer of nothing is refused only by a file that has no such operation at all. */
+	if (call(file->fd, NULL, 0, at, 0) == -EINVAL)
+		return -EINVAL;
+	/* Flags that contradict each other are found out before anything is moved, but only where read_iter is. */
+	if (kernel.tells_iter)
+		return call(file->fd, &iov, 1, at, RWF_APPEND | RWF_NOAPPEND) == -EOPNOTSUPP ? -EINVAL : 0;
+	return is_pseudo(file->fd) ? -EINVAL : 0;
+}
+
+static int check_nowait(const struct las_file *file)
+{
+	struct statfs st;
+
+	/*
+	 * KERNEL: a file system that never heard of NOWAIT refuses it at io_submit; ext4 did, and lets its buffered
+	 * write report EOPNOTSUPP (test: rwflags.nowait_write_ext4).
+	 */
+	if (las_sys.fstatfs(file->fd, &st) == 0 && st.f_type == EXT4_SUPER_MAGIC)
+		return 0;
+	return -EOPNOTSUPP;
+}
+
+int las_file_check_op(struct las_file *file, const struct las_op *op)
+{
+	int err = las_file_look(file);
+
+	if (err)
+		return err;
+	if (las_op_is_rw(op)) {
+		err = check_rw(file, op);
+		if (!err && op->rw_flags & RWF_NOWAIT)
+			err = check_nowait(file);
+		return err;
+	}
+	return 0;
+}
+
+bool las_file_fsync_inline(struct las_file *file)
+{
+	/* Whatever has no storage behind it answers at once, most often EINVAL, which io_submit has to report. */
+	return !las_file_bounded(file) || (S_ISREG(file->mode) && major(file->device) == 0 && is_pseudo(file->fd));
+}
+
+int las_file_known_flags(void)
+{
+	return kernel.rw_flags;
+}
+
+int las_file_hold(struct las_file *file, struct las_hold **hold)
+{
+	if (!file->hold) {
+		int err = las_hold_get(file->fd, S_ISREG(file->mode), &file->hold);
+
+		if (err)
+			return err;
+	}
+	las_hold_ref(file->hold);
+	*hold = file->hold;
+	return 0;
+}

@@ -1,0 +1,65 @@
+/*
+ * file.h - what a descriptor is, looked at once per descriptor and batch.
+ *
+ * A batch is one io_submit call.  The flags (is it direct? append?) are read
+ * when the descriptor is first seen in the batch; its kind and its hold only
+ * when a request has to leave the head lane.  Nothing is remembered between
+ * batches: the program may have put another file under the number.
+ */
+#ifndef LAS_LANES_FILE_H
+#define LAS_LANES_FILE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/hold.h"
+#include "lanes/op.h"
+
+#define LAS_BATCH_FILES 8
+
+struct las_file {
+	int fd;
+	int flags;              /* F_GETFL */
+	uint32_t mode;          /* st_mode, once looked */
+	uint64_t device, inode; /* once looked */
+	bool looked;
+	bool stream;            /* has no position; found by the first ESPIPE, or by looking */
+	bool is_eventfd;        /* verified */
+	bool refuses_nowait;    /* found when the head lane tried */
+	struct las_hold *hold;  /* or NULL */
+};
+
+struct las_batch {
+	struct las_file files[LAS_BATCH_FILES];
+	unsigned count, next; /* round robin once full */
+};
+
+void las_batch_init(struct las_batch *batch);
+void las_batch_fini(struct las_batch *batch);
+
+/* 0, or -EBADF. */
+int las_batch_file(struct las_batch *batch, int fd, struct las_file **file);
+/* Fills mode, device, inode and stream: 0 or -errno. */
+int las_file_look(struct las_file *file);
+/* 0 if file is an eventfd, else -EINVAL. */
+int las_file_check_eventfd(struct las_file *file);
+/*
+ * The kernel refuses at io_submit what its file type cannot do; asked only
+ * after the head lane was refused.  0, -EINVAL or -EOPNOTSUPP.
+ */
+int las_file_check_op(struct las_file *file, const struct las_op *op);
+/* One more reference on the batch's hold of this file. */
+int las_file_hold(struct las_file *file, struct las_hold **hold);
+
+/* Learns what the kernel can tell; called when the process is set up. */
+void las_file_init(void);
+
+bool las_file_direct(const struct las_file *file);
+/* Once looked: requests on it end in finite time. */
+bool las_file_bounded(const struct las_file *file);
+/* Once looked: fsync never blocks there, and what it says belongs to io_submit. */
+bool las_file_fsync_inline(struct las_file *file);
+/* The RWF_* bits that this kernel knows. */
+int las_file_known_flags(void);
+
+#endif

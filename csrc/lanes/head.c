@@ -1,0 +1,106 @@
+/* head.c - see head.h. */
+#include "lanes/head.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/resource.h>
+
+#include "base/atomic.h"
+#include "base/sys.h"
+
+/* The file has no position: say so, and read or write it as a stream from now on. */
+static void becomes_stream(struct las_op *op, struct las_file *file)
+{
+	file->stream = true;
+	op->offset = -1;
+}
+
+static enum las_verdict refused(struct las_op *op, struct las_file *file, long err, long *result)
+{
+	int check = las_file_check_op(file, op);
+
+	if (check) {
+		*result = check;
+		return LAS_REFUSE;
+	}
+	/* NOWAIT was the program's own wish, or the error is not about NOWAIT: that is the event. */
+	if (err != -EOPNOTSUPP || op->rw_flags & RWF_NOWAIT) {
+		*result = las_op_result(op, err);
+		return LAS_DONE;
+	}
+	/* O_NONBLOCK on a stream promises not to block just as well. */
+	if (file->stream && file->flags & O_NONBLOCK) {
+		*result = las_op_run(op, file->fd);
+		return LAS_DONE;
+	}
+	file->refuses_nowait = true;
+	return LAS_PASS;
+}
+
+/* Whether a short step has a rest.  A stream's read has not; a write that met RLIMIT_FSIZE must not raise SIGXFSZ. */
+static bool goes_on(const struct las_op *op)
+{
+	struct rlimit limit;
+
+	if (op->kind == LAS_OP_READ)
+		return op->offset >= 0;
+	return op->offset < 0 || las_sys.prlimit(RLIMIT_FSIZE, &limit) < 0 ||
+	       (uint64_t)op->offset + op->done < limit.rlim_cur;
+}
+
+static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *result)
+{
+	if (file->stream)
+		op->offset = -1;
+	for (;;) {
+		long n = las_op_step(op, file->fd, RWF_NOWAIT);
+
+		if (las_likely(n >= 0)) {
+			/* Short: the end of the file, or the first page that is not there; the next step tells. */
+			if (n > 0 && op->done < op->bytes && goes_on(op))
+				continue;
+			*result = las_op_result(op, n);
+			return LAS_DONE;
+		}
+		switch (n) {
+		case -EAGAIN:
+			if (op->rw_flags & RWF_NOWAIT || (op->offset < 0 && file->flags & O_NONBLOCK)) {
+				*result = las_op_result(op, n);
+				return LAS_DONE;
+			}
+			return LAS_PASS;
+		case -ESPIPE:
+			if (op->offset < 0) {
+				*result = n;
+				return LAS_DONE;
+			}
+			becomes_stream(op, file);
+			continue;
+		case -EINTR:
+			return LAS_PASS;
+		case -EOPNOTSUPP:
+		case -EINVAL:
+		case -EISDIR:
+			if (op->done)
+				return LAS_PASS;
+			return refused(op, file, n, result);
+		default:
+			*result = las_op_result(op, n);
+			return LAS_DONE;
+		}
+	}
+}
+
+enum las_verdict las_head_try(struct las_op *op, struct las_file *file, long *result)
+{
+	long mask;
+
+	if (op->kind != LAS_OP_POLL)
+		return try_rw(op, file, result);
+	mask = las_op_poll(op, file->fd);
+	if (mask == 0 || mask == -EINTR)
+		return LAS_PASS;
+	*result = mask;
+	return LAS_DONE;
+}

@@ -1,0 +1,23 @@
+/*
+ * head.h - the head lane: run the op in the caller, if that cannot block.
+ *
+ * The name is the syslet's: the head is the thread that submits.  A failed
+ * attempt is not wasted: since Linux 5.10 a NOWAIT read that finds no page
+ * has started to read it before it says EAGAIN.
+ */
+#ifndef LAS_LANES_HEAD_H
+#define LAS_LANES_HEAD_H
+
+#include "lanes/file.h"
+#include "lanes/op.h"
+
+enum las_verdict {
+	LAS_DONE,   /* *result is the event's */
+	LAS_PASS,   /* the next lane's turn; op->done may have grown */
+	LAS_REFUSE, /* *result is io_submit's error */
+};
+
+/* Reads, writes and polls on a descriptor that is not O_DIRECT.  Never blocks. */
+enum las_verdict las_head_try(struct las_op *op, struct las_file *file, long *result);
+
+#endif

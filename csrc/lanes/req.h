@@ -1,0 +1,41 @@
+/*
+ * req.h - a request: an op that waits or runs outside io_submit, and whom to tell.
+ *
+ * A request is on at most one list at a time: a crew queue, a strand, or the
+ * poll set; whoever takes it off that list, under that list's lock, owns it
+ * and is the one to finish it.  Hence every request is finished exactly once.
+ */
+#ifndef LAS_LANES_REQ_H
+#define LAS_LANES_REQ_H
+
+#include "base/hold.h"
+#include "base/list.h"
+#include "lanes/op.h"
+
+struct las_req;
+struct las_strand;
+
+/* What a context gives the lanes: whose request it is, and where its result goes. */
+struct las_owner {
+	/* Takes over the request, whose op has ended with this result. */
+	void (*complete)(struct las_req *req, long result);
+	/* Takes over the request, which never ran and never will. */
+	void (*discard)(struct las_req *req);
+};
+
+struct las_req {
+	struct las_link link;
+	struct las_owner *owner;
+	struct las_op op;
+	struct las_hold *file;
+	struct las_hold *eventfd;    /* or NULL */
+	struct las_strand *strand;   /* its place in an order, or NULL */
+	uint64_t data, obj;          /* echoed in the event */
+	uint32_t device;             /* hashed st_dev, for fairness among devices */
+	uint16_t poll_tag;           /* tells this wait from an earlier one of the same memory */
+	bool bounded;                /* ends in finite time: regular files and block devices */
+	bool eventfd_may_block;      /* it lacks O_NONBLOCK: ask before raising */
+	bool settles;                /* counted in its context's `settling` */
+};
+
+#endif
