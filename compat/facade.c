@@ -26,13 +26,21 @@ enum { KERNEL_SIGSET_BYTES = 16 };
 enum { KERNEL_SIGSET_BYTES = 8 };
 #endif
 
-/* In the library but in no version of the header. */
-int io_queue_wait(io_context_t ctx, struct timespec *timeout);
-
-/* The first interface, LIBAIO_0.1: for binaries linked before 2003.  Static names would not reach the assembler. */
+/*
+ * Three names exist twice.  The old ones, LIBAIO_0.1, have other arguments and
+ * are for binaries linked before 2003; the loader gives the new ones to
+ * everybody else.  The functions have names of our own, which the map does not
+ * export, and are not static because the assembler must see them.
+ */
+int las_io_cancel_0_4(io_context_t ctx, struct iocb *iocb, struct io_event *evt);
+int las_io_getevents_0_4(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout);
+int las_io_queue_wait_0_4(io_context_t ctx, struct timespec *timeout);
 int las_io_cancel_0_1(io_context_t ctx, struct iocb *iocb);
 int las_io_getevents_0_1(io_context_t ctx, long nr, struct io_event *events, struct timespec *timeout);
 int las_io_queue_wait_0_1(io_context_t ctx, struct timespec *timeout);
+__asm__(".symver las_io_cancel_0_4, io_cancel@@LIBAIO_0.4");
+__asm__(".symver las_io_getevents_0_4, io_getevents@@LIBAIO_0.4");
+__asm__(".symver las_io_queue_wait_0_4, io_queue_wait@@LIBAIO_0.4");
 __asm__(".symver las_io_cancel_0_1, io_cancel@LIBAIO_0.1");
 __asm__(".symver las_io_getevents_0_1, io_getevents@LIBAIO_0.1");
 __asm__(".symver las_io_queue_wait_0_1, io_queue_wait@LIBAIO_0.1");
@@ -52,12 +60,12 @@ int io_submit(io_context_t ctx, long nr, struct iocb *ios[])
 	return (int)las_io_submit(ctx, nr, ios);
 }
 
-int io_cancel(io_context_t ctx, struct iocb *iocb, struct io_event *evt)
+int las_io_cancel_0_4(io_context_t ctx, struct iocb *iocb, struct io_event *evt)
 {
 	return (int)las_io_cancel(ctx, iocb, evt);
 }
 
-int io_getevents(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout)
+int las_io_getevents_0_4(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout)
 {
 	return (int)las_io_getevents(ctx, min_nr, nr, events, timeout);
 }
@@ -96,7 +104,7 @@ int io_queue_run(io_context_t ctx)
 }
 
 /* "Wait until something is there" in name; with nr 0 the call never did anything but check its arguments. */
-int io_queue_wait(io_context_t ctx, struct timespec *timeout)
+int las_io_queue_wait_0_4(io_context_t ctx, struct timespec *timeout)
 {
 	return (int)las_io_getevents(ctx, 0, 0, NULL, timeout);
 }
