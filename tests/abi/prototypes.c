@@ -4,8 +4,11 @@
  * Also includes the header twice, assigns each helper to a pointer of its exact type, and is compiled as every C and as
  * C++, with our header and with the system's.
  */
+/* Twice on purpose. */
+/* clang-format off */
 #include <libaio.h>
 #include <libaio.h>
+/* clang-format on */
 
 #ifdef __cplusplus
 extern "C" {
