@@ -1,0 +1,96 @@
+"""`pip install .` into any virtual environment: the command on its PATH, libraries and headers inside the package."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+SOURCES = ("csrc", "include", "compat", "libaio_shim")
+FILES = ("Makefile", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE")
+
+pytestmark = pytest.mark.timeout(300)
+
+
+def environment() -> dict[str, str]:
+    """Without anything that would lead to the checkout."""
+    return {
+        key: value
+        for key, value in os.environ.items()
+        if not key.startswith(("LD_PRELOAD", "LIBAIO_SHIM", "PYTHONPATH", "MAKE", "BUILD", "CFLAGS"))
+    }
+
+
+def succeed(*command: str | Path, cwd: Path, more: Mapping[str, str] | None = None) -> str:
+    """Runs a command that must succeed and returns what it printed."""
+    done = subprocess.run(
+        command, cwd=cwd, env=environment() | dict(more or {}), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel, built from a copy of the sources so that nothing of this checkout's build can get into it."""
+    source = tmp_path_factory.mktemp("source")
+    for directory in SOURCES:
+        shutil.copytree(ROOT / directory, source / directory, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in FILES:
+        shutil.copy(ROOT / file, source / file)
+    output = tmp_path_factory.mktemp("wheel")
+    succeed(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", output, source, cwd=output)
+    (path,) = output.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new virtual environment with nothing but the wheel and what it needs."""
+    path = tmp_path_factory.mktemp("venv") / "env"
+    succeed(sys.executable, "-m", "venv", path, cwd=path.parent)
+    succeed(path / "bin" / "python", "-m", "pip", "install", "-q", wheel, cwd=path.parent)
+    return path
+
+
+def test_one_wheel_serves_every_python_of_a_platform(wheel: Path) -> None:
+    """Nothing in it is compiled against Python."""
+    assert "-py3-none-linux_" in wheel.name
+
+
+def test_package_holds_libraries_headers_and_launcher(venv: Path) -> None:
+    """All that `libaio-shim run` and a compiler need."""
+    (package,) = venv.glob("lib/python*/site-packages/libaio_shim")
+    assert {path.name for path in (package / "lib").iterdir()} == {"libaio_shim.so.0", "libaio.so.1", "libaio.so.1t64"}
+    assert {path.name for path in (package / "include").iterdir()} == {"libaio.h", "libaio_shim.h"}
+    assert os.access(package / "bin" / "libaio-shim", os.X_OK)
+    assert (package / "py.typed").exists()
+
+
+@pytest.mark.parametrize("how", [("libaio-shim",), ("python", "-m", "libaio_shim")])
+def test_installed_command_puts_a_program_on_the_shim(venv: Path, tmp_path: Path, how: tuple[str, ...]) -> None:
+    """Compiled with the installed header, linked with the installed library, run by the installed command."""
+    (package,) = venv.glob("lib/python*/site-packages/libaio_shim")
+    lib = package / "lib"
+    compile_it = ["cc", f"-I{package / 'include'}", "-DLINKED", HERE / "aiouser.c", lib / "libaio.so.1"]
+    succeed(*compile_it, f"-Wl,-rpath-link,{lib}", "-o", "user", cwd=tmp_path)
+    path = {"PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
+    succeed(*how, "run", "--stats=stats", "./user", cwd=tmp_path, more=path)
+    assert json.loads((tmp_path / "stats").read_text())["submitted"] == 1
+
+
+def test_installed_command_tells_the_projects_version(wheel: Path, venv: Path, tmp_path: Path) -> None:
+    """One place: pyproject.toml; the wheel, the command and the engine repeat it."""
+    version = wheel.name.split("-")[1]
+    assert succeed(venv / "bin" / "libaio-shim", "--version", cwd=tmp_path) == f"libaio-shim {version}\n"
+    show = "import ctypes, sys; f = ctypes.CDLL(sys.argv[1]).las_version; f.restype = ctypes.c_char_p; print(f().decode())"
+    (engine,) = venv.glob("lib/python*/site-packages/libaio_shim/lib/libaio_shim.so.0")
+    assert succeed(venv / "bin" / "python", "-c", show, engine, cwd=tmp_path) == f"{version}\n"
