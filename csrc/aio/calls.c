@@ -152,29 +152,36 @@ EXPORT long las_io_cancel(io_context_t handle, struct iocb *iocb, struct io_even
 	return ret;
 }
 
-/* -EFAULT, or 0 and the deadline. */
+/* -EFAULT, or 0 and the deadline: CLOCK_MONOTONIC, LAS_FOREVER_NS, or 0 for one look. */
 static int deadline_of(const struct timespec *timeout, int64_t *deadline_ns)
 {
-	int64_t sec, nsec, now;
+	int64_t ns;
 
 	*deadline_ns = LAS_FOREVER_NS;
 	if (!timeout)
 		return 0;
 	if (!las_umem_readable(timeout, sizeof(*timeout)))
 		return -EFAULT;
-	sec = timeout->tv_sec;
-	nsec = timeout->tv_nsec;
-	*deadline_ns = 0;
-	if (sec == 0 && nsec == 0)
+	/*
+	 * KERNEL: nanoseconds of a second and more are honoured, and a negative time saturates to "for ever"
+	 * (test: getevents.negative_timeouts_wait_for_ever).
+	 */
+	if (__builtin_mul_overflow((int64_t)timeout->tv_sec, (int64_t)1000000000, &ns) ||
+	    __builtin_add_overflow(ns, (int64_t)timeout->tv_nsec, &ns) || ns < 0)
 		return 0;
-	now = las_now_ns();
-	/* KERNEL: nanoseconds of a second and more are honoured, negative times have passed (test: wait.odd_timeouts). */
-	if (__builtin_mul_overflow(sec, (int64_t)1000000000, &sec) || __builtin_add_overflow(sec, nsec, &sec) ||
-	    __builtin_add_overflow(sec, now, deadline_ns))
-		*deadline_ns = timeout->tv_sec < 0 ? 0 : LAS_FOREVER_NS - 1;
-	if (*deadline_ns <= now)
+	if (ns == 0)
 		*deadline_ns = 0;
+	else if (__builtin_add_overflow(ns, las_now_ns(), deadline_ns))
+		*deadline_ns = LAS_FOREVER_NS;
 	return 0;
+}
+
+/* KERNEL: what pends and is let in by the mask is delivered even if nobody had to wait; without events that is EINTR. */
+static long let_signals_in(const sigset_t *mask, long events)
+{
+	const struct timespec at_once = { 0, 0 };
+
+	return las_sys.ppoll(NULL, 0, &at_once, mask) == -EINTR && events == 0 ? -EINTR : events;
 }
 
 static long getevents(io_context_t handle, long min_nr, long nr, struct io_event *events, struct timespec *timeout,
@@ -198,6 +205,8 @@ static long getevents(io_context_t handle, long min_nr, long nr, struct io_event
 		ret = -EINVAL;
 	else
 		ret = las_wait(ctx, min_nr, nr, (struct las_event *)(void *)events, deadline_ns, mask);
+	if (mask && ret >= 0)
+		ret = let_signals_in(mask, ret);
 	las_ctx_unvisit(ctx);
 	return ret;
 }

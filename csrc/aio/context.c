@@ -21,6 +21,7 @@
 #include "base/pool.h"
 #include "base/stats.h"
 #include "base/sys.h"
+#include "base/umem.h"
 
 #define PAGE_BYTES   ((size_t)4096)
 #define CHUNK_BYTES  ((size_t)1 << 20)
@@ -65,6 +66,11 @@ static size_t hash(const void *handle)
 	return (size_t)((uintptr_t)handle / PAGE_BYTES * 0x9e3779b97f4a7c15u >> 20);
 }
 
+/*
+ * KERNEL: it finds a context by the id in the ring's memory, so a ring that
+ * cannot be read is no context (test: ring.unmapped_ring_is_einval).  The
+ * callers of find() ask base/umem.h, which costs nothing once it trusts.
+ */
 static struct las_ctx *find(const void *handle)
 {
 	/* Acquire: pairs with the release that publishes a table.  Whoever has a handle has it from a later moment. */
@@ -263,7 +269,7 @@ struct las_ctx *las_ctx_enter(const void *handle)
 {
 	struct las_ctx *ctx = find(handle);
 
-	if (las_unlikely(!ctx))
+	if (las_unlikely(!ctx || !las_umem_readable(handle, sizeof(uint32_t))))
 		return NULL;
 	/* Acquire: pairs with the release in las_ctx_create, when the handle is an old one in its next life. */
 	if (las_unlikely(las_add_acquire(&ctx->busy, 1) & LAS_CTX_DEAD)) {
@@ -284,7 +290,7 @@ struct las_ctx *las_ctx_visit(const void *handle)
 {
 	struct las_ctx *ctx = find(handle);
 
-	if (las_unlikely(!ctx))
+	if (las_unlikely(!ctx || !las_umem_readable(handle, sizeof(uint32_t))))
 		return NULL;
 	las_add_acq_rel(&ctx->visitors, 1);
 	if (las_unlikely(las_ctx_dead(ctx))) {

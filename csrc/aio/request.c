@@ -117,7 +117,7 @@ static int decode_rw(const struct las_iocb *iocb, const struct las_file *file, s
 		op->iov->iov_base = (void *)(uintptr_t)iocb->buf;
 		op->iov->iov_len = op->bytes;
 	}
-	if (!err && iocb->offset < 0)
+	if (!err && (iocb->offset < 0 || op->bytes > (uint64_t)(INT64_MAX - iocb->offset)))
 		err = -EINVAL;
 	if (err)
 		las_op_fini(op);

@@ -101,9 +101,17 @@ static enum las_verdict route_sync(struct candidate *c, long *result)
 static enum las_verdict route_rw(struct candidate *c, long *result)
 {
 	struct las_file *file = c->file;
-	bool append = is_append(c);
+	bool append;
 	int err;
 
+	if (file->assumed && c->op.kind != LAS_OP_READ) {
+		err = las_file_refresh(file);
+		if (err) {
+			*result = err;
+			return LAS_REFUSE;
+		}
+	}
+	append = is_append(c);
 	if (append || file->stream) {
 		err = las_file_look(file);
 		if (!err && las_strand_busy(file, c->op.kind))
@@ -207,8 +215,10 @@ static void dispatch(struct submission *s, const struct candidate *c, struct las
 static int enqueue(struct submission *s, struct candidate *c)
 {
 	struct las_req *req;
-	int err = las_file_look(c->file);
+	int err = las_file_refresh(c->file);
 
+	if (!err)
+		err = las_file_look(c->file);
 	if (err)
 		return err;
 	req = make_request(s, c);

@@ -24,19 +24,30 @@ static bool try_write(uintptr_t addr)
 	                     FUTEX_OP(FUTEX_OP_ADD, 0, FUTEX_OP_CMP_LT, 0)) != -EFAULT;
 }
 
+/* The page's entry, or the one of its two that has passed fewer tries and is given up for it. */
+static uint64_t *entry_of(enum las_umem_access access, uintptr_t page)
+{
+	uint64_t *one = &las_umem_known[access][las_umem_slot(page)];
+	uint64_t *other = &las_umem_known[access][las_umem_slot(page) ^ 1];
+	uint64_t a = las_load_relaxed(one), b = las_load_relaxed(other);
+
+	if (a >> 8 == page || b >> 8 == page)
+		return a >> 8 == page ? one : other;
+	return (a & 0xff) <= (b & 0xff) ? one : other;
+}
+
 bool las_umem_try(enum las_umem_access access, uintptr_t addr, size_t bytes)
 {
 	uintptr_t last = addr + bytes - 1;
 
-	if (last < addr)
+	/* Nothing is mapped at NULL, and the reading call takes a NULL set for "no set". */
+	if (last < addr || addr >> LAS_UMEM_PAGE_SHIFT == 0)
 		return false;
 	for (uintptr_t page = addr >> LAS_UMEM_PAGE_SHIFT; page <= last >> LAS_UMEM_PAGE_SHIFT; page++) {
-		uint64_t *entry = &las_umem_known[access][page % LAS_UMEM_ENTRIES];
-		uint64_t known = las_load_relaxed(entry), tries = 0;
+		uint64_t *entry = entry_of(access, page);
+		uint64_t known = las_load_relaxed(entry), tries = known >> 8 == page ? known & 0xff : 0;
 		uintptr_t at = page << LAS_UMEM_PAGE_SHIFT;
 
-		if (known >> 8 == page)
-			tries = known & 0xff;
 		if (tries >= LAS_UMEM_TRUST)
 			continue;
 		if (at < addr)

@@ -22,7 +22,7 @@
 
 #define LAS_UMEM_TRUST 32
 #define LAS_UMEM_PAGE_SHIFT 12
-#define LAS_UMEM_ENTRIES 256
+#define LAS_UMEM_ENTRIES 512
 
 enum las_umem_access { LAS_UMEM_READ, LAS_UMEM_WRITE };
 
@@ -31,16 +31,22 @@ extern uint64_t las_umem_known[2][LAS_UMEM_ENTRIES];
 
 bool las_umem_try(enum las_umem_access access, uintptr_t addr, size_t bytes);
 
+/* A page may stand in either of two neighbouring entries, so that two busy pages do not drive each other out. */
+static inline size_t las_umem_slot(uintptr_t page)
+{
+	return (size_t)(page * 0x9e3779b97f4a7c15u >> 55);
+}
+
 static inline bool las_umem_ok(enum las_umem_access access, const void *ptr, size_t bytes)
 {
 	uintptr_t addr = (uintptr_t)ptr, page = addr >> LAS_UMEM_PAGE_SHIFT;
+	uint64_t trusted = (uint64_t)page << 8 | LAS_UMEM_TRUST;
+	size_t slot = las_umem_slot(page);
 
-	if (las_likely((addr + bytes - 1) >> LAS_UMEM_PAGE_SHIFT == page)) {
-		uint64_t known = las_load_relaxed(&las_umem_known[access][page % LAS_UMEM_ENTRIES]);
-
-		if (las_likely(known == ((uint64_t)page << 8 | LAS_UMEM_TRUST)))
-			return true;
-	}
+	if (las_likely((addr + bytes - 1) >> LAS_UMEM_PAGE_SHIFT == page) &&
+	    las_likely(las_load_relaxed(&las_umem_known[access][slot]) == trusted ||
+	               las_load_relaxed(&las_umem_known[access][slot ^ 1]) == trusted))
+		return true;
 	return las_umem_try(access, addr, bytes);
 }
 

@@ -10,7 +10,9 @@
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
 
+#include "base/lock.h"
 #include "base/sys.h"
+#include "base/ticks.h"
 
 #ifndef RWF_NOAPPEND
 #define RWF_NOAPPEND 0x00000020
@@ -23,6 +25,17 @@ static struct {
 	int rw_flags;                     /* RWF_* bits that it knows */
 	bool tells_iter;                  /* RWF_APPEND|RWF_NOAPPEND: EINVAL if the file has read_iter (Linux 6.9) */
 } kernel;
+
+#define RECENT       4
+#define RECENT_TICKS 50000 /* 10 to 50 microseconds, whatever the machine; opening a file on a server takes longer */
+#define RECENT_USES  64    /* assumptions in a row before the flags are read again */
+
+/* Thread-local: what another thread does to a descriptor is as unknown as what this one does outside the library. */
+static _Thread_local struct recent {
+	int fd_plus_1, flags;
+	unsigned uses;
+	uint64_t stamp;
+} recent[RECENT] LAS_TLS_MODEL;
 
 void las_file_init(void)
 {
@@ -58,10 +71,51 @@ void las_batch_fini(struct las_batch *batch)
 			las_hold_put(batch->files[i].hold);
 }
 
+static int read_flags(int fd, int *out)
+{
+	long flags = las_sys.fcntl(fd, F_GETFL, 0);
+
+	if (flags < 0 || flags & O_PATH)
+		return -EBADF;
+	*out = (int)flags;
+	return 0;
+}
+
+/* The flags as of a moment ago, if this thread used the descriptor then. */
+static bool recall(int fd, int *flags)
+{
+	struct recent *r = &recent[(unsigned)fd % RECENT];
+
+	if (r->fd_plus_1 != fd + 1 || r->uses == 0 || las_ticks() - r->stamp > RECENT_TICKS)
+		return false;
+	r->uses--;
+	*flags = r->flags;
+	return true;
+}
+
+void las_file_remember(const struct las_file *file)
+{
+	struct recent *r = &recent[(unsigned)file->fd % RECENT];
+
+	if (!file->assumed)
+		*r = (struct recent){ .fd_plus_1 = file->fd + 1, .flags = file->flags, .uses = RECENT_USES };
+	r->stamp = las_ticks();
+}
+
+int las_file_refresh(struct las_file *file)
+{
+	if (!file->assumed)
+		return 0;
+	file->assumed = false;
+	recent[(unsigned)file->fd % RECENT].fd_plus_1 = 0;
+	return read_flags(file->fd, &file->flags);
+}
+
 int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 {
 	struct las_file *file;
-	long flags;
+	bool assumed;
+	int flags;
 
 	for (unsigned i = 0; i < batch->count; i++) {
 		if (batch->files[i].fd == fd) {
@@ -69,9 +123,13 @@ int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 			return 0;
 		}
 	}
-	flags = las_sys.fcntl(fd, F_GETFL, 0);
-	if (flags < 0 || flags & O_PATH)
-		return -EBADF;
+	assumed = recall(fd, &flags);
+	if (!assumed) {
+		int err = read_flags(fd, &flags);
+
+		if (err)
+			return err;
+	}
 	if (batch->count < LAS_BATCH_FILES) {
 		file = &batch->files[batch->count++];
 	} else {
@@ -79,7 +137,7 @@ int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 		if (file->hold)
 			las_hold_put(file->hold);
 	}
-	*file = (struct las_file){ .fd = fd, .flags = (int)flags };
+	*file = (struct las_file){ .fd = fd, .flags = flags, .assumed = assumed };
 	*out = file;
 	return 0;
 }

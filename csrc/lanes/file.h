@@ -3,8 +3,13 @@
  *
  * A batch is one io_submit call.  The flags (is it direct? append?) are read
  * when the descriptor is first seen in the batch; its kind and its hold only
- * when a request has to leave the head lane.  Nothing is remembered between
- * batches: the program may have put another file under the number.
+ * when a request has to leave the head lane.
+ *
+ * Between batches only a guess is kept, per thread and for microseconds: a
+ * descriptor from which the head lane read a moment ago is assumed to have
+ * the same flags.  The program may have put another file under the number
+ * meanwhile; so nothing but another NOWAIT read is done on an assumption,
+ * and it is checked before the request goes anywhere else.
  */
 #ifndef LAS_LANES_FILE_H
 #define LAS_LANES_FILE_H
@@ -22,6 +27,7 @@ struct las_file {
 	int flags;              /* F_GETFL */
 	uint32_t mode;          /* st_mode, once looked */
 	uint64_t device, inode; /* once looked */
+	bool assumed;           /* the flags are a moment old; las_file_refresh() makes sure */
 	bool looked;
 	bool stream;            /* has no position; found by the first ESPIPE, or by looking */
 	bool is_eventfd;        /* verified */
@@ -39,6 +45,10 @@ void las_batch_fini(struct las_batch *batch);
 
 /* 0, or -EBADF. */
 int las_batch_file(struct las_batch *batch, int fd, struct las_file **file);
+/* Reads the flags if they were assumed: 0 or -EBADF. */
+int las_file_refresh(struct las_file *file);
+/* The head lane has read from it: the next batch of this thread may assume. */
+void las_file_remember(const struct las_file *file);
 /* Fills mode, device, inode and stream: 0 or -errno. */
 int las_file_look(struct las_file *file);
 /* 0 if file is an eventfd, else -EINVAL. */

@@ -60,8 +60,20 @@ static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *r
 			/* Short: the end of the file, or the first page that is not there; the next step tells. */
 			if (n > 0 && op->done < op->bytes && goes_on(op))
 				continue;
+			if (op->kind == LAS_OP_READ && op->offset >= 0)
+				las_file_remember(file);
 			*result = las_op_result(op, n);
 			return LAS_DONE;
+		}
+		if (las_unlikely(file->assumed)) {
+			int err = las_file_refresh(file);
+
+			if (err) {
+				*result = err;
+				return LAS_REFUSE;
+			}
+			if (las_file_direct(file))
+				return LAS_PASS;
 		}
 		switch (n) {
 		case -EAGAIN:
