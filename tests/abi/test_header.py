@@ -19,8 +19,14 @@ STRICT = [
     *("-Wall", "-Wextra", "-Wshadow", "-Wconversion", "-Wsign-conversion", "-Wcast-qual", "-Wundef", "-Wpadded"),
     *("-pedantic-errors", "-Werror", "-fsyntax-only"),
 ]
+PLAIN = ["-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
 C_COMPILERS = {"gcc": "gcc", "clang": "clang", "musl-gcc": "musl-tools"}
 CXX_COMPILERS = {"g++": "g++", "clang++": "clang"}
+
+TARGETS = [
+    *("x86_64-linux-gnu", "i386-linux-gnu", "aarch64-linux-gnu", "arm-linux-gnueabihf"),
+    *("powerpc64-linux-gnu", "powerpc-linux-gnu", "s390x-linux-gnu", "riscv64-linux-gnu"),
+]
 
 # What the header includes, for machines whose C library is not installed here: only what it uses.
 STAND_INS = {
@@ -117,8 +123,7 @@ def test_declares_what_the_system_header_declares(language: str) -> None:
         # gnu17: the system's header needs sigset_t, which strict C hides.
         standard = "gnu17" if language == "c" else "gnu++17"
         compile_source(
-            [command, "-x", language, f"-std={standard}", "-Wall", "-Wextra", "-Werror", "-fsyntax-only"]
-            + [*include, HERE / "prototypes.c"]
+            [command, "-x", language, f"-std={standard}", *PLAIN, *include, HERE / "prototypes.c"],
         )
 
 
@@ -130,7 +135,7 @@ def test_both_headers_in_one_program_are_harmless(tmp_path: Path, first: str) ->
         headers.reverse()
     source = tmp_path / "both.c"
     source.write_text("".join(f'#include "{header}"\n' for header in headers))
-    compile_source([needs.program("gcc"), "-Wall", "-Wextra", "-Werror", "-fsyntax-only", source])
+    compile_source([needs.program("gcc"), *PLAIN, source])
 
 
 def layout(tmp_path: Path, *include: str) -> str:
@@ -154,11 +159,7 @@ def test_sizes_offsets_values_and_helpers_equal_the_kept_list(tmp_path: Path) ->
     assert layout(tmp_path, OURS) == (HERE / "layout.expected").read_text()
 
 
-@pytest.mark.parametrize(
-    "target",
-    ["x86_64-linux-gnu", "i386-linux-gnu", "aarch64-linux-gnu", "arm-linux-gnueabihf"]
-    + ["powerpc64-linux-gnu", "powerpc-linux-gnu", "s390x-linux-gnu", "riscv64-linux-gnu"],
-)
+@pytest.mark.parametrize("target", TARGETS)
 def test_layout_is_the_kernels_on_every_kind_of_machine(tmp_path: Path, target: str) -> None:
     """Both byte orders, both word sizes; clang knows them all without their C libraries."""
     command = needs.program("clang")

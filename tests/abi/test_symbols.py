@@ -102,13 +102,13 @@ def test_engine_list_is_what_its_header_declares() -> None:
     assert {line.partition("@")[0] for line in kept("libaio_shim.symbols")} == declared
 
 
-@pytest.mark.parametrize("soname", (*FACADES, ENGINE))
+@pytest.mark.parametrize("soname", [*FACADES, ENGINE])
 def test_library_is_never_unloaded(build_dir: Path, soname: str) -> None:
     """Threads run in it: dlclose must not take the code from under them (DF_1_NODELETE)."""
     assert Library(build_dir / "lib" / soname).flags & 0x8
 
 
-@pytest.mark.parametrize("soname", (*FACADES, ENGINE))
+@pytest.mark.parametrize("soname", [*FACADES, ENGINE])
 def test_library_is_hardened(build_dir: Path, soname: str) -> None:
     """Bound at start (a lazy binding would allocate inside io_submit), no executable stack, no text relocations."""
     library = Library(build_dir / "lib" / soname)

@@ -91,6 +91,6 @@ def test_installed_command_tells_the_projects_version(wheel: Path, venv: Path, t
     """One place: pyproject.toml; the wheel, the command and the engine repeat it."""
     version = wheel.name.split("-")[1]
     assert succeed(venv / "bin" / "libaio-shim", "--version", cwd=tmp_path) == f"libaio-shim {version}\n"
-    show = "import ctypes, sys; f = ctypes.CDLL(sys.argv[1]).las_version; f.restype = ctypes.c_char_p; print(f().decode())"
+    show = "import ctypes as c, sys; f = c.CDLL(sys.argv[1]).las_version; f.restype = c.c_char_p; print(f().decode())"
     (engine,) = venv.glob("lib/python*/site-packages/libaio_shim/lib/libaio_shim.so.0")
     assert succeed(venv / "bin" / "python", "-c", show, engine, cwd=tmp_path) == f"{version}\n"

@@ -451,9 +451,7 @@ def test_help_and_version(build_dir: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash --posix", "busybox sh"])
-def test_any_posix_shell_will_do(
-    build_dir: Path, compiled: Callable[..., Path], tmp_path: Path, shell: str
-) -> None:
+def test_any_posix_shell_will_do(build_dir: Path, compiled: Callable[..., Path], tmp_path: Path, shell: str) -> None:
     """Covering, refusing and the exit status, by each."""
     start = [*command_line(shell, build_dir), "run"]
     environment = clean_environment()
@@ -484,9 +482,7 @@ def test_launcher_finds_its_libraries_through_links_and_relative_paths(build_dir
         (["sh", "libaio-shim"], launcher.parent, ""),
     ):
         environment = clean_environment() | {"PATH": path + os.environ["PATH"]}
-        done = subprocess.run(
-            [*command, *show], cwd=cwd, env=environment, capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*command, *show], cwd=cwd, env=environment, capture_output=True, text=True, check=False)
         assert done.stdout == expected, done.stderr
 
 
