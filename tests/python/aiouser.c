@@ -9,6 +9,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#ifndef RTLD_DEEPBIND
+#define RTLD_DEEPBIND 0 /* musl has none */
+#endif
+
 struct calls {
 	int (*setup)(int, io_context_t *);
 	int (*submit)(io_context_t, long, struct iocb **);
