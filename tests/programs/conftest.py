@@ -1,0 +1,99 @@
+"""What the tests of real programs share: the two sides to run them on, places for files, and the table of programs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).resolve().parent
+for directory in (HERE, HERE.parent / "support", HERE.parents[1]):
+    if str(directory) not in sys.path:
+        sys.path.insert(0, str(directory))
+
+import filesystems  # noqa: E402 - found through the lines above
+import sides  # noqa: E402
+import table  # noqa: E402
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--programs-table",
+        type=Path,
+        metavar="FILE",
+        help="write the table of programs that were tried, with their results (docs/programs.md)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "tried(program, command, exercises, version): a line of the table of programs")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome: Any = yield
+    report = outcome.get_result()
+    if report.when == "call" or report.outcome == "failed":
+        table.add_outcome(item, report.outcome)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    path = session.config.getoption("--programs-table")
+    if path:
+        path.write_text(table.render())
+
+
+@pytest.fixture(scope="session")
+def kernel(build_dir: Path) -> sides.Side:
+    """The kernel's AIO through the system's libaio."""
+    side = sides.Side("kernel", None, {})
+    if not sides.kernel_has_aio():
+        pytest.skip("the kernel has no AIO, or a sandbox forbids it")
+    return side
+
+
+@pytest.fixture(scope="session")
+def shim(build_dir: Path) -> sides.Side:
+    """The shim, preloaded by its launcher, with all lanes."""
+    return sides.Side("shim", build_dir / "bin" / "libaio-shim", {})
+
+
+@pytest.fixture(scope="session")
+def shim_without_kernel_aio(build_dir: Path) -> sides.Side:
+    """The shim with the lanes that use no AIO of the kernel's."""
+    return sides.Side("shim, head and crew", build_dir / "bin" / "libaio-shim", {"LIBAIO_SHIM_LANES": "head,crew"})
+
+
+@pytest.fixture(params=["kernel", "shim", "shim_without_kernel_aio"])
+def side(request: pytest.FixtureRequest) -> sides.Side:
+    """Each of them in turn."""
+    chosen: sides.Side = request.getfixturevalue(request.param)
+    return chosen
+
+
+@pytest.fixture(scope="session")
+def mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[filesystems.Mounts]:
+    with filesystems.mounted(tmp_path_factory.mktemp("mounts"), lambda: None) as made:
+        yield made
+
+
+@pytest.fixture
+def ext4(mounts: filesystems.Mounts, tmp_path: Path) -> Iterator[Path]:
+    """An empty directory on ext4."""
+    yield from sides.fresh_directory(mounts, "LAS_TEST_EXT4", "ext4")
+
+
+@pytest.fixture
+def tmpfs(mounts: filesystems.Mounts) -> Iterator[Path]:
+    """An empty directory on a tmpfs."""
+    yield from sides.fresh_directory(mounts, "LAS_TEST_TMPFS", "tmpfs")
+
+
+@pytest.fixture
+def place(request: pytest.FixtureRequest) -> Path:
+    """The directory that the parameter names."""
+    chosen: Path = request.getfixturevalue(request.param)
+    return chosen

@@ -1,0 +1,85 @@
+"""The table of programs that were tried, made from the tests that tried them (docs/programs.md)."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+
+import pytest
+
+_versions: dict[str, str] = {}
+
+
+@dataclass
+class Row:
+    program: str
+    version: str
+    command: str
+    exercises: str
+    outcomes: dict[str, list[str]] = field(default_factory=dict)
+
+
+_rows: dict[str, Row] = {}
+
+
+def version(program: str, *arguments: str) -> str:
+    """The first number with a dot that `program ARGUMENTS` prints, or its Debian package's."""
+    key = " ".join([program, *arguments])
+    if key not in _versions:
+        path = shutil.which(program, path="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+        printed = ""
+        if path and arguments:
+            done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)
+            printed = done.stdout + done.stderr
+        found = re.search(r"\d+(\.\d+)+", printed)
+        _versions[key] = found.group() if found else ""
+    return _versions[key]
+
+
+def tried(program: str, command: str, exercises: str, *, version: str = "") -> pytest.MarkDecorator:
+    """Marks a test as a line of the table."""
+    return pytest.mark.tried(program=program, command=command, exercises=exercises, version=version)
+
+
+def add_outcome(item: pytest.Item, outcome: str) -> None:
+    mark = item.get_closest_marker("tried")
+    if not mark:
+        return
+    words = mark.kwargs
+    key = f"{words['program']} {words['command']}"
+    row = _rows.setdefault(key, Row(words["program"], words["version"], words["command"], words["exercises"]))
+    parameters = getattr(item, "callspec", None)
+    side = parameters.params.get("side", "both") if parameters else "both"
+    row.outcomes.setdefault(str(side), []).append(outcome)
+
+
+def _result(outcomes: list[str]) -> str:
+    if "failed" in outcomes:
+        return "fails"
+    passed = outcomes.count("passed")
+    if not passed:
+        return "not run"
+    return "passes" if len(outcomes) == 1 else f"passes ({passed} variants)"
+
+
+def render() -> str:
+    """The page.  Programs in alphabetical order, commands in the order of the tests."""
+    lines = [
+        "# Programs tried on the shim",
+        "",
+        "Made by `pytest tests/programs --programs-table docs/programs.md`; not written by hand. Every program is the",
+        "distribution's own binary or is compiled without knowing the shim; each runs on the kernel's AIO and on the",
+        "shim, and both must give the same result.",
+        "",
+        "| program | command | kernel | shim | shim without kernel AIO | what it exercises |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in sorted(_rows.values(), key=lambda row: row.program):
+        cells = []
+        for side in ("kernel", "shim", "shim_without_kernel_aio"):
+            cells.append(_result(row.outcomes.get(side, row.outcomes.get("both", []))))
+        name = f"{row.program} {row.version}".strip()
+        lines.append(f"| {name} | `{row.command}` | {' | '.join(cells)} | {row.exercises} |")
+    return "\n".join(lines) + "\n"
