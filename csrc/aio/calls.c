@@ -22,6 +22,7 @@
 #include "base/umem.h"
 #include "lanes/crew.h"
 #include "lanes/file.h"
+#include "lanes/native.h"
 #include "lanes/op.h"
 #include "lanes/pollset.h"
 #include "lanes/strand.h"
@@ -39,6 +40,7 @@ static void start(void)
 	las_op_init();
 	las_strand_init();
 	las_pollset_init();
+	las_native_init();
 	las_crew_init();
 	las_complete_init();
 	las_wait_init();

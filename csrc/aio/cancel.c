@@ -12,8 +12,11 @@
 #include "aio/complete.h"
 #include "base/futex.h"
 #include "lanes/crew.h"
+#include "lanes/native.h"
 #include "lanes/pollset.h"
 #include "lanes/strand.h"
+
+#define PATIENCE_NS ((int64_t)10 * 1000 * 1000) /* between two looks for requests that have come back to a queue */
 
 /* From the lists on which a request has not begun to run. */
 static struct las_req *take_queued(const struct las_owner *owner, uint64_t obj)
@@ -40,11 +43,36 @@ long las_cancel(struct las_ctx *ctx, uint64_t obj, struct las_event *result)
 			return -EINPROGRESS;
 		}
 	}
+	if (!req && ctx->native && las_native_cancel(ctx->native, &ctx->owner, obj)) {
+		las_native_drain(ctx->native);
+		return -EINPROGRESS;
+	}
 	if (!req)
 		return -EINVAL;
 	*result = (struct las_event){ .data = req->data, .obj = req->obj, .res = -ECANCELED };
 	take_back(req);
 	return 0;
+}
+
+/* Moves on what the kernel finishes, for at most 10 ms; false if there is nothing to wait for there. */
+static bool wait_native(struct las_ctx *ctx)
+{
+	struct las_native *native = las_load_acquire(&ctx->native);
+	struct las_event events[LAS_NATIVE_BATCH];
+	uint32_t ticket;
+	long n;
+
+	if (!native || !las_native_in_flight(native))
+		return false;
+	while (las_native_cancel(native, &ctx->owner, 0))
+		;
+	ticket = las_native_try_lead(native, 1);
+	if (!ticket)
+		return false;
+	n = las_native_wait(native, events, las_now_ns() + PATIENCE_NS);
+	las_native_leave_lead(native, ticket);
+	las_native_settle(native, events, n);
+	return true;
 }
 
 void las_destroy(struct las_ctx *ctx)
@@ -71,7 +99,10 @@ void las_destroy(struct las_ctx *ctx)
 		busy = las_load_acquire(&ctx->busy);
 		if (busy == LAS_CTX_DEAD)
 			break;
-		las_futex_wait(&ctx->busy, busy, las_now_ns() + 10 * 1000 * 1000);
+		if (!wait_native(ctx))
+			las_futex_wait(&ctx->busy, busy, las_now_ns() + PATIENCE_NS);
 	}
+	if (ctx->native)
+		las_native_put(ctx->native);
 	las_ctx_retire(ctx);
 }

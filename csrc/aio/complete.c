@@ -84,21 +84,35 @@ void las_complete_raise(int fd, uint64_t n, bool may_block)
 	}
 }
 
-/* Decides under the lock who is to be woken: how many threads; sleepers in ppoll are raised here. */
-static int wake_locked(struct las_ctx *ctx)
+/* What has to be done about waiters once the lock is released. */
+struct wake {
+	int threads; /* asleep on seq */
+	bool leader; /* asleep in the kernel */
+};
+
+/* Somebody may have enough; sleepers in ppoll are raised here. */
+static struct wake wake_locked(struct las_ctx *ctx)
 {
-	int threads = ctx->waiters == 1 ? 1 : LAS_WAKE_ALL;
+	uint32_t on_seq = ctx->waiters - ctx->leading;
 
 	ctx->seq++;
 	/* Whoever is woken and has not enough registers again. */
 	ctx->wake_at = las_done_count(ctx->slots.done) + INT32_MAX;
 	las_wait_raise_sleepers_locked(ctx);
-	return threads;
+	return (struct wake){ .threads = on_seq > 1 ? LAS_WAKE_ALL : (int)on_seq, .leader = ctx->leading };
+}
+
+static void wake(struct las_ctx *ctx, struct wake w)
+{
+	if (w.threads)
+		las_futex_wake(&ctx->seq, w.threads);
+	if (w.leader)
+		las_native_kick(ctx->native);
 }
 
 void las_complete_post(struct las_ctx *ctx, const struct las_event *event, bool by_head)
 {
-	int wake = 0;
+	struct wake w = { 0, false };
 
 	las_lock(&ctx->lock);
 	las_ring_post_locked(&ctx->slots, event);
@@ -106,26 +120,46 @@ void las_complete_post(struct las_ctx *ctx, const struct las_event *event, bool 
 	if (by_head)
 		las_store_relaxed(&ctx->count_head, ctx->count_head + 1);
 	if (las_unlikely(ctx->waiters && (int32_t)(las_done_count(ctx->slots.done) - ctx->wake_at) >= 0))
-		wake = wake_locked(ctx);
+		w = wake_locked(ctx);
 	las_unlock(&ctx->lock);
-	if (las_unlikely(wake))
-		las_futex_wake(&ctx->seq, wake);
+	wake(ctx, w);
 }
 
 void las_complete_wake_all(struct las_ctx *ctx)
 {
+	struct wake w;
+
 	las_lock(&ctx->lock);
-	wake_locked(ctx);
+	w = wake_locked(ctx);
 	las_unlock(&ctx->lock);
-	las_futex_wake(&ctx->seq, LAS_WAKE_ALL);
+	wake(ctx, w);
 }
 
 /* Whatever counted the request lets go of it; the context last. */
-static void let_go(struct las_ctx *ctx, bool settles)
+static void let_go(struct las_ctx *ctx, bool settles, enum las_lane lane)
 {
 	if (settles)
 		las_sub_acq_rel(&ctx->settling, 1);
+	if (lane == LAS_LANE_CREW)
+		las_sub_acq_rel(&ctx->elsewhere, 1);
 	las_ctx_leave(ctx);
+}
+
+void las_complete_elsewhere(struct las_ctx *ctx)
+{
+	las_add_acq_rel(&ctx->elsewhere, 1);
+	las_fence_seq_cst(); /* adds before it looks for a leader; a leader registers before it looks at elsewhere */
+	if (las_load_relaxed(&ctx->leading))
+		las_native_kick(ctx->native);
+}
+
+static void moved(struct las_req *req)
+{
+	struct las_ctx *ctx = las_ctx_of(req->owner);
+
+	if (req->eventfd)
+		las_sub_acq_rel(&ctx->notifying, 1);
+	las_complete_elsewhere(ctx);
 }
 
 static void complete(struct las_req *req, long result)
@@ -134,6 +168,7 @@ static void complete(struct las_req *req, long result)
 	struct las_event event = { .data = req->data, .obj = req->obj, .res = result };
 	struct las_hold *eventfd = req->eventfd;
 	bool may_block = req->eventfd_may_block, settles = req->settles;
+	enum las_lane lane = req->lane;
 
 	req->eventfd = NULL;
 	las_crew_paid(req);
@@ -143,23 +178,27 @@ static void complete(struct las_req *req, long result)
 		las_complete_raise(eventfd->fd, 1, may_block);
 		las_hold_put(eventfd);
 	}
-	let_go(ctx, settles);
+	if (eventfd && lane == LAS_LANE_NATIVE)
+		las_sub_acq_rel(&ctx->notifying, 1);
+	let_go(ctx, settles, lane);
 }
 
 static void discard(struct las_req *req)
 {
 	struct las_ctx *ctx = las_ctx_of(req->owner);
 	bool settles = req->settles;
+	enum las_lane lane = req->lane;
 
 	las_crew_paid(req);
 	las_req_put(req);
 	las_slot_put(&ctx->slots);
 	las_count(cancelled, 1);
-	let_go(ctx, settles);
+	let_go(ctx, settles, lane);
 }
 
 void las_complete_own(struct las_owner *owner)
 {
 	owner->complete = complete;
 	owner->discard = discard;
+	owner->moved = moved;
 }

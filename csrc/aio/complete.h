@@ -28,6 +28,8 @@ void las_req_put(struct las_req *req);
 void las_complete_post(struct las_ctx *ctx, const struct las_event *event, bool by_head);
 /* Wakes every waiter: the context is being destroyed. */
 void las_complete_wake_all(struct las_ctx *ctx);
+/* A request is about to go to the crew or the poll set: a leader in the kernel would not hear of its end. */
+void las_complete_elsewhere(struct las_ctx *ctx);
 /* Adds n to an eventfd, without ever blocking. */
 void las_complete_raise(int fd, uint64_t n, bool may_block);
 

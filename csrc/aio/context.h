@@ -22,6 +22,7 @@
 #include "aio/ring.h"
 #include "base/list.h"
 #include "base/lock.h"
+#include "lanes/native.h"
 #include "lanes/req.h"
 
 #define LAS_CTX_DEAD 0x80000000u
@@ -36,11 +37,19 @@ struct las_ctx {
 	uint32_t busy LAS_LINE_ALIGNED; /* atomic, a futex for io_destroy */
 	uint32_t visitors;              /* atomic */
 	uint32_t settling;              /* atomic: accepted requests that the kernel would have finished in io_submit */
+	uint32_t elsewhere;             /* atomic: accepted requests that are with the crew or the poll set */
+
+	struct las_native *native LAS_LINE_ALIGNED; /* borrowed at the first need; written once, release */
+	const void *thread;   /* the first that used the context */
+	bool shared;          /* others did too; relaxed, set once */
+	uint32_t unwaited;    /* io_submit calls since somebody waited; a hint */
+	uint32_t notifying;   /* atomic: requests with the kernel that carry an eventfd */
 
 	struct las_lock lock LAS_LINE_ALIGNED; /* guards the ring's tail and all below */
 	uint32_t waiters;      /* threads asleep in io_getevents, or about to be */
 	uint32_t wake_at;      /* completed count that the first of them waits for */
 	uint32_t seq;          /* they sleep on it */
+	bool leading;          /* one of them sleeps in the kernel instead, for the native lane; atomic to read */
 	struct las_link sleepers; /* waits that can only be woken by a descriptor (io_pgetevents) */
 	uint64_t count_head, count_all;
 
@@ -64,6 +73,20 @@ void las_ctx_unvisit(struct las_ctx *ctx);
 static inline bool las_ctx_dead(const struct las_ctx *ctx)
 {
 	return las_load_acquire(&ctx->busy) & LAS_CTX_DEAD;
+}
+
+/* Notes which thread uses the context. */
+static inline void las_ctx_used(struct las_ctx *ctx)
+{
+	const void *first = las_load_relaxed(&ctx->thread), *me = las_thread_self();
+
+	if (las_likely(first == me))
+		return;
+	/* Relaxed: a thread sees its own write, and that is all `shared` has to be right about. */
+	if (first)
+		las_store_relaxed(&ctx->shared, true);
+	else
+		las_store_relaxed(&ctx->thread, me);
 }
 
 /* Keeps the context busy for n more requests; the caller keeps it busy already. */

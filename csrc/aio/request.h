@@ -9,7 +9,7 @@
 #ifndef LAS_AIO_REQUEST_H
 #define LAS_AIO_REQUEST_H
 
-#include "aio/abi.h"
+#include "base/abi.h"
 #include "lanes/file.h"
 #include "lanes/op.h"
 

@@ -21,7 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "aio/abi.h"
+#include "base/abi.h"
 #include "base/atomic.h"
 
 struct las_slots {

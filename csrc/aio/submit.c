@@ -25,14 +25,20 @@
 #include "base/umem.h"
 #include "lanes/crew.h"
 #include "lanes/head.h"
+#include "lanes/native.h"
 #include "lanes/pollset.h"
+#include "lanes/reaper.h"
 #include "lanes/strand.h"
+
+#define UNWAITED 4 /* submissions in a row without a wait that make a program one that only peeks */
 
 struct submission {
 	struct las_ctx *ctx;
 	struct las_batch files, eventfds;
 	uint32_t raises[LAS_BATCH_FILES]; /* events posted for eventfds.files[i] that it was not told of */
 	struct las_link crew;             /* requests to push at the end */
+	struct las_req *native[LAS_NATIVE_BATCH]; /* requests for the kernel */
+	unsigned native_count;
 	bool quiet;
 	bool asked_descriptors, shares_descriptors;
 };
@@ -76,9 +82,9 @@ static void post(struct submission *s, const struct candidate *c, long result)
 		s->raises[c->eventfd - s->eventfds.files]++;
 }
 
-static bool is_append(const struct candidate *c)
+static bool is_append(const struct las_file *file, const struct las_op *op)
 {
-	return c->op.kind == LAS_OP_WRITE && (c->file->flags & O_APPEND || c->op.rw_flags & RWF_APPEND);
+	return op->kind == LAS_OP_WRITE && (file->flags & O_APPEND || op->rw_flags & RWF_APPEND);
 }
 
 /* A write that has to be on disk before it is reported waits for the device, NOWAIT or not. */
@@ -111,7 +117,7 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 			return LAS_REFUSE;
 		}
 	}
-	append = is_append(c);
+	append = is_append(file, &c->op);
 	if (append || file->stream) {
 		err = las_file_look(file);
 		if (!err && las_strand_busy(file, c->op.kind))
@@ -119,7 +125,8 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 	}
 	if (las_likely(las_config.lanes & LAS_LANE_HEAD && !las_file_direct(file) && !append && !is_durable(c)))
 		return las_head_try(&c->op, file, result);
-	*result = las_file_check_op(file, &c->op);
+	/* O_DIRECT stands for a file or a block device; the others are looked at. */
+	*result = las_file_direct(file) && !(c->op.rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, &c->op);
 	if (*result)
 		return LAS_REFUSE;
 	if (file->stream)
@@ -158,22 +165,25 @@ static int hold_eventfd(struct submission *s, struct candidate *c, struct las_re
 	return las_file_hold(c->eventfd, &req->eventfd);
 }
 
-/* Makes a request of the candidate: NULL if something it needs cannot be had; the candidate is intact then. */
-static struct las_req *make_request(struct submission *s, struct candidate *c)
+/* A crew thread uses our descriptors; in a clone(CLONE_VM) child that has its own, it cannot. */
+static bool crew_can_help(struct submission *s)
 {
-	struct las_req *req;
-
 	if (!s->asked_descriptors) {
 		s->shares_descriptors = las_crew_shares_descriptors();
 		s->asked_descriptors = true;
 	}
-	if (!s->shares_descriptors)
-		return NULL;
-	req = las_req_get();
+	return s->shares_descriptors;
+}
+
+/* Makes a request of the candidate: NULL if something it needs cannot be had; the candidate is intact then. */
+static struct las_req *make_request(struct submission *s, struct candidate *c, enum las_lane lane)
+{
+	struct las_req *req = las_req_get();
+
 	if (!req)
 		return NULL;
 	req->op.kind = LAS_OP_POLL; /* nothing to give back yet, should a hold fail */
-	if (las_file_hold(c->file, &req->file) < 0 || hold_eventfd(s, c, req) < 0) {
+	if ((lane == LAS_LANE_CREW && las_file_hold(c->file, &req->file) < 0) || hold_eventfd(s, c, req) < 0) {
 		las_req_put(req);
 		return NULL;
 	}
@@ -181,30 +191,38 @@ static struct las_req *make_request(struct submission *s, struct candidate *c)
 	req->owner = &s->ctx->owner;
 	req->data = c->iocb.data;
 	req->obj = c->obj;
-	req->bounded = c->op.kind != LAS_OP_POLL && las_file_bounded(c->file);
+	req->fd = c->file->fd;
+	req->lane = (uint8_t)lane;
+	req->bounded = c->op.kind != LAS_OP_POLL && (lane == LAS_LANE_NATIVE || las_file_bounded(c->file));
 	req->device = (uint32_t)(c->file->device ^ c->file->device >> 8);
 	return req;
 }
 
 /* Counts the request wherever it has to be counted until it ends. */
-static void accept(struct submission *s, const struct candidate *c, struct las_req *req)
+static void accept(struct submission *s, struct las_req *req)
 {
 	las_ctx_hold(s->ctx, 1);
 	las_crew_owe(req);
-	req->settles = las_config.settle && req->bounded && c->op.kind <= LAS_OP_WRITE && !las_file_direct(c->file);
+	if (req->lane == LAS_LANE_NATIVE) {
+		if (req->eventfd)
+			las_add_relaxed(&s->ctx->notifying, 1); /* the system call orders it before the event */
+		return;
+	}
+	req->settles = las_config.settle && req->bounded && las_op_is_rw(&req->op);
 	if (req->settles)
 		las_add_relaxed(&s->ctx->settling, 1);
+	las_complete_elsewhere(s->ctx);
 }
 
-/* Passes a request on to where it waits. */
-static void dispatch(struct submission *s, const struct candidate *c, struct las_req *req)
+/* Passes a request that holds its file on to where it waits. */
+static void dispatch(struct submission *s, struct las_file *file, struct las_req *req)
 {
-	bool ordered = las_op_is_rw(&req->op) && (c->file->stream || is_append(c));
+	bool ordered = las_op_is_rw(&req->op) && (file->stream || is_append(file, &req->op));
 
 	/* 0: it is in line behind another one, and whoever ends that one passes it on. */
-	if (ordered && las_strand_enter(req, c->file) == 0)
+	if (ordered && las_strand_enter(req, file) == 0)
 		return;
-	if (!req->bounded && !c->file->refuses_nowait && las_pollset_add(req) == 0) {
+	if (!req->bounded && !file->refuses_nowait && las_pollset_add(req) == 0) {
 		las_count(polled, 1);
 		return;
 	}
@@ -212,24 +230,103 @@ static void dispatch(struct submission *s, const struct candidate *c, struct las
 	las_list_push(&s->crew, &req->link);
 }
 
+/* The kernel would not have it after all; its descriptor is still open.  It is accepted: it runs, here if need be. */
+static void carry_on(struct submission *s, struct las_req *req)
+{
+	struct las_file *file;
+
+	req->lane = LAS_LANE_CREW;
+	req->owner->moved(req);
+	if (crew_can_help(s) && las_batch_file(&s->files, req->fd, &file) == 0 && las_file_look(file) == 0 &&
+	    (req->file || las_file_hold(file, &req->file) == 0)) {
+		req->device = (uint32_t)(file->device ^ file->device >> 8);
+		dispatch(s, file, req);
+		return;
+	}
+	req->owner->complete(req, las_op_run(&req->op, req->fd));
+}
+
+static void flush_native(struct submission *s)
+{
+	struct las_ctx *ctx = s->ctx;
+	struct las_link refused, *l;
+	unsigned how = 0;
+
+	if (s->native_count == 0)
+		return;
+	/* Relaxed hints: a wrong guess costs up to a millisecond (the reaper's look), or a wake-up too many. */
+	if (las_load_relaxed(&ctx->notifying) || las_load_relaxed(&ctx->elsewhere) ||
+	    (las_load_relaxed(&ctx->unwaited) > UNWAITED && !las_load_relaxed(&ctx->leading)))
+		how |= LAS_NATIVE_REAPED;
+	if (las_load_relaxed(&ctx->shared))
+		how |= LAS_NATIVE_SHARED;
+	las_list_init(&refused);
+	las_native_submit(ctx->native, s->native, s->native_count, how, &refused);
+	las_count(native, s->native_count);
+	s->native_count = 0;
+	while ((l = las_list_pop(&refused)))
+		carry_on(s, las_container_of(l, struct las_req, link));
+	las_reaper_watch();
+}
+
+/* The context's hidden kernel context: borrowed at the first need, NULL while the kernel has none to give. */
+static struct las_native *native_of(struct las_ctx *ctx)
+{
+	struct las_native *native = las_load_acquire(&ctx->native), *none = NULL;
+
+	if (native)
+		return native;
+	native = las_native_get(ctx->reserved);
+	if (!native)
+		return NULL;
+	if (las_cas_acq_rel(&ctx->native, &none, native))
+		return native;
+	las_native_put(native); /* another thread was first */
+	return none;
+}
+
+/* True if the native lane takes it. */
+static bool enqueue_native(struct submission *s, struct candidate *c)
+{
+	struct las_req *req;
+
+	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) ||
+	    is_append(c->file, &c->op) || !native_of(s->ctx))
+		return false;
+	/* A late refusal would need the crew. */
+	if (las_native_needs_hold(&c->op) && !crew_can_help(s))
+		return false;
+	req = make_request(s, c, LAS_LANE_NATIVE);
+	if (!req)
+		return false;
+	accept(s, req);
+	s->native[s->native_count++] = req;
+	if (s->native_count == LAS_NATIVE_BATCH)
+		flush_native(s);
+	return true;
+}
+
 static int enqueue(struct submission *s, struct candidate *c)
 {
 	struct las_req *req;
-	int err = las_file_refresh(c->file);
+	int err;
 
+	if (enqueue_native(s, c))
+		return 0;
+	err = las_file_refresh(c->file);
 	if (!err)
 		err = las_file_look(c->file);
 	if (err)
 		return err;
-	req = make_request(s, c);
+	req = crew_can_help(s) ? make_request(s, c, LAS_LANE_CREW) : NULL;
 	if (req) {
-		accept(s, c, req);
-		dispatch(s, c, req);
+		accept(s, req);
+		dispatch(s, c->file, req);
 		return 0;
 	}
-	if (c->op.kind == LAS_OP_POLL || !las_file_bounded(c->file))
-		if (s->shares_descriptors)
-			return -EAGAIN;
+	/* One that may wait for ever is refused rather than run here, unless nobody else ever could. */
+	if ((c->op.kind == LAS_OP_POLL || !las_file_bounded(c->file)) && s->shares_descriptors)
+		return -EAGAIN;
 	post(s, c, las_op_run(&c->op, c->file->fd));
 	las_op_fini(&c->op);
 	return 0;
@@ -321,6 +418,9 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 	s.quiet = quiet;
 	s.asked_descriptors = false;
 	s.shares_descriptors = true;
+	s.native_count = 0;
+	las_ctx_used(ctx);
+	las_store_relaxed(&ctx->unwaited, las_load_relaxed(&ctx->unwaited) + 1); /* a hint: lost updates are harmless */
 	las_batch_init(&s.files);
 	las_batch_init(&s.eventfds);
 	memset(s.raises, 0, sizeof(s.raises));
@@ -334,6 +434,7 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 			break;
 	}
 	flush_raises(&s);
+	flush_native(&s);
 	push_crew(&s);
 	las_batch_fini(&s.files);
 	las_batch_fini(&s.eventfds);

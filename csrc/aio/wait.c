@@ -17,12 +17,25 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
+#include "aio/complete.h"
 #include "base/config.h"
 #include "base/futex.h"
 #include "base/pool.h"
 #include "base/stats.h"
 #include "base/umem.h"
 #include "lanes/crew.h"
+#include "lanes/native.h"
+#include "lanes/reaper.h"
+
+/* Notes that somebody sleeps until `missing` more have completed; ctx->lock is held. */
+static void register_locked(struct las_ctx *ctx, uint32_t missing)
+{
+	uint32_t target = las_done_count(ctx->slots.done) + missing;
+
+	if (!ctx->waiters || (int32_t)(target - ctx->wake_at) < 0)
+		ctx->wake_at = target;
+	ctx->waiters++;
+}
 
 /* In pooled memory, not on the stack: a program may leave by longjmp out of a handler. */
 struct sleeper {
@@ -49,8 +62,12 @@ void las_wait_raise_sleepers_locked(struct las_ctx *ctx)
 /* Up to nr events: how many, or -EFAULT and nothing is lost. */
 static long take(struct las_ctx *ctx, long nr, struct las_event *events)
 {
-	uint32_t available = las_ring_available(&ctx->slots), n;
+	struct las_native *native = las_load_acquire(&ctx->native);
+	uint32_t available, n;
 
+	if (native && las_native_in_flight(native))
+		las_native_drain(native);
+	available = las_ring_available(&ctx->slots);
 	if (available > nr)
 		available = (uint32_t)nr;
 	if (available == 0)
@@ -61,6 +78,55 @@ static long take(struct las_ctx *ctx, long nr, struct las_event *events)
 	n = las_ring_reap_locked(&ctx->slots, events, available);
 	las_unlock(&ctx->consume);
 	return n;
+}
+
+/*
+ * KERNEL: here the leader sleeps in the kernel, where the native lane's
+ * completions arrive.  It registers as a waiter like all others, so that a
+ * completion from another lane finds it (and kicks it, lanes/native.h), and
+ * only if no request is elsewhere.  0, -ETIMEDOUT, -EINTR, or -EBUSY when it
+ * has to sleep as a follower.
+ */
+static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns)
+{
+	struct las_native *native = las_load_acquire(&ctx->native);
+	struct las_event events[LAS_NATIVE_BATCH];
+	uint32_t available, ticket, followers;
+	long n = -EBUSY;
+	bool go = false;
+
+	if (!native || las_load_relaxed(&ctx->elsewhere) || !las_native_in_flight(native))
+		return -EBUSY;
+	/* Events are moved on one by one where somebody else may want to know of them. */
+	if (las_load_relaxed(&ctx->shared) || las_load_relaxed(&ctx->notifying))
+		need = 1;
+	ticket = las_native_try_lead(native, need < LAS_NATIVE_BATCH ? need : LAS_NATIVE_BATCH);
+	if (!ticket)
+		return -EBUSY;
+	las_lock(&ctx->lock);
+	available = las_ring_available(&ctx->slots);
+	if (available < need && !las_ctx_dead(ctx)) {
+		register_locked(ctx, need - available);
+		las_store_relaxed(&ctx->leading, true);
+		go = true;
+	}
+	las_unlock(&ctx->lock);
+	las_fence_seq_cst(); /* registers before it looks at elsewhere, see las_complete_elsewhere */
+	if (go && las_load_relaxed(&ctx->elsewhere) == 0 && las_native_in_flight(native))
+		n = las_native_wait(native, events, deadline_ns);
+	las_lock(&ctx->lock);
+	if (go) {
+		ctx->waiters--;
+		las_store_relaxed(&ctx->leading, false);
+	}
+	followers = ctx->waiters;
+	las_unlock(&ctx->lock);
+	las_native_leave_lead(native, ticket);
+	las_native_settle(native, events, n);
+	/* The lead is handed on: whoever still waits may have to go to the kernel now. */
+	if (followers && las_native_in_flight(native))
+		las_complete_wake_all(ctx);
+	return n > 0 || !go ? 0 : n;
 }
 
 static int64_t until(int64_t deadline_ns, struct timespec *left)
@@ -102,7 +168,7 @@ static long sleep_masked(struct sleeper *sleeper, int64_t deadline_ns, const sig
 static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
 {
 	struct sleeper *sleeper = mask ? make_sleeper() : NULL;
-	uint32_t seq, target, available;
+	uint32_t seq, available;
 	long err = -EAGAIN;
 
 	if (mask && !sleeper)
@@ -110,10 +176,7 @@ static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, c
 	las_lock(&ctx->lock);
 	available = las_ring_available(&ctx->slots);
 	if (available < need && !las_ctx_dead(ctx)) {
-		target = las_done_count(ctx->slots.done) + need - available;
-		if (!ctx->waiters || (int32_t)(target - ctx->wake_at) < 0)
-			ctx->wake_at = target;
-		ctx->waiters++;
+		register_locked(ctx, need - available);
 		seq = ctx->seq;
 		if (sleeper)
 			las_list_push(&ctx->sleepers, &sleeper->link);
@@ -130,6 +193,19 @@ static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, c
 		las_pool_put(&sleepers, sleeper);
 	}
 	return err;
+}
+
+/* Sleeps on the context, not in the kernel: whatever the native lane finishes meanwhile is the reaper's to move on. */
+static long follow(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
+{
+	struct las_native *native = las_load_acquire(&ctx->native);
+
+	if (native && las_native_in_flight(native)) {
+		las_reaper_watch();
+		if (las_load_relaxed(&ctx->leading))
+			las_native_kick_greedy(native);
+	}
+	return sleep_for(ctx, need, deadline_ns, mask);
 }
 
 /*
@@ -172,6 +248,8 @@ long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *event
 {
 	long taken = 0, err = 0;
 
+	las_ctx_used(ctx);
+	las_store_relaxed(&ctx->unwaited, 0); /* a hint, see submit.c */
 	if (las_unlikely(las_config.settle && min_nr == 0))
 		settle(ctx);
 	for (;;) {
@@ -194,6 +272,12 @@ long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *event
 		need = (uint32_t)(min_nr - taken);
 		if (deadline_ns == LAS_FOREVER_NS && !mask && help(ctx, need))
 			continue;
-		err = deadline_ns <= 0 ? -ETIMEDOUT : sleep_for(ctx, need, deadline_ns, mask);
+		if (deadline_ns == 0) {
+			err = -ETIMEDOUT;
+			continue;
+		}
+		err = mask ? -EBUSY : lead(ctx, need, deadline_ns);
+		if (err == -EBUSY)
+			err = follow(ctx, need, deadline_ns, mask);
 	}
 }

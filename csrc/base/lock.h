@@ -32,6 +32,12 @@ struct las_lock {
 
 extern _Thread_local unsigned las_critical LAS_TLS_MODEL;
 
+/* Tells this thread from every other that lives. */
+static inline const void *las_thread_self(void)
+{
+	return &las_critical;
+}
+
 void las_lock_slow(struct las_lock *lock);
 void las_unlock_slow(struct las_lock *lock);
 

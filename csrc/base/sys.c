@@ -178,6 +178,31 @@ static long sys_madvise(void *addr, size_t bytes, int advice)
 	return enter(SYS_madvise, L(addr), L(bytes), advice, 0, 0, 0);
 }
 
+static long sys_io_setup(unsigned nr, uintptr_t *ctx)
+{
+	return enter(SYS_io_setup, L(nr), L(ctx), 0, 0, 0, 0);
+}
+
+static long sys_io_destroy(uintptr_t ctx)
+{
+	return enter(SYS_io_destroy, L(ctx), 0, 0, 0, 0, 0);
+}
+
+static long sys_io_submit(uintptr_t ctx, long nr, struct las_iocb **iocbs)
+{
+	return enter(SYS_io_submit, L(ctx), nr, L(iocbs), 0, 0, 0);
+}
+
+static long sys_io_getevents(uintptr_t ctx, long min, long nr, struct las_event *events, struct timespec *timeout)
+{
+	return enter(SYS_io_getevents, L(ctx), min, nr, L(events), L(timeout), 0);
+}
+
+static long sys_io_cancel(uintptr_t ctx, struct las_iocb *iocb, struct las_event *result)
+{
+	return enter(SYS_io_cancel, L(ctx), L(iocb), L(result), 0, 0, 0);
+}
+
 static long sys_sigprocmask(int how, const void *set, void *old)
 {
 	return enter(SYS_rt_sigprocmask, how, L(set), L(old), LAS_SIGSET_BYTES, 0, 0);
@@ -279,6 +304,11 @@ struct las_sys las_sys = {
 	.munmap = sys_munmap,
 	.mprotect = sys_mprotect,
 	.madvise = sys_madvise,
+	.io_setup = sys_io_setup,
+	.io_destroy = sys_io_destroy,
+	.io_submit = sys_io_submit,
+	.io_getevents = sys_io_getevents,
+	.io_cancel = sys_io_cancel,
 	.sigprocmask = sys_sigprocmask,
 	.sigtimedwait = sys_sigtimedwait,
 	.kill = sys_kill,

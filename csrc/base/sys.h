@@ -18,6 +18,8 @@
 
 struct epoll_event;
 struct iovec;
+struct las_event;
+struct las_iocb;
 struct pollfd;
 struct stat;
 struct statfs;
@@ -51,6 +53,12 @@ struct las_sys {
 	long (*munmap)(void *addr, size_t bytes);
 	long (*mprotect)(void *addr, size_t bytes, int prot);
 	long (*madvise)(void *addr, size_t bytes, int advice);
+	/* kernel AIO, for the native lane; contexts are the kernel's handles */
+	long (*io_setup)(unsigned nr, uintptr_t *ctx);
+	long (*io_destroy)(uintptr_t ctx);
+	long (*io_submit)(uintptr_t ctx, long nr, struct las_iocb **iocbs);
+	long (*io_getevents)(uintptr_t ctx, long min, long nr, struct las_event *events, struct timespec *timeout);
+	long (*io_cancel)(uintptr_t ctx, struct las_iocb *iocb, struct las_event *result);
 	/* the thread and the process */
 	long (*sigprocmask)(int how, const void *set, void *old);
 	long (*sigtimedwait)(const void *set, const struct timespec *timeout);

@@ -31,6 +31,7 @@ struct las_file {
 	bool looked;
 	bool stream;            /* has no position; found by the first ESPIPE, or by looking */
 	bool is_eventfd;        /* verified */
+	bool refuses_native;    /* found when the native lane tried */
 	bool refuses_nowait;    /* found when the head lane tried */
 	struct las_hold *hold;  /* or NULL */
 };

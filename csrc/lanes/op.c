@@ -35,8 +35,7 @@ void las_op_fini(struct las_op *op)
 		las_pool_put(&iov_blocks, op->iov);
 }
 
-/* Cuts `bytes` off the front; the op's copy of the vector is ours to change. */
-static void advance(struct las_op *op, uint64_t bytes)
+void las_op_advance(struct las_op *op, uint64_t bytes)
 {
 	op->done += bytes;
 	while (op->iovcnt && bytes >= op->iov->iov_len) {
@@ -61,7 +60,7 @@ long las_op_step(struct las_op *op, int fd, int extra_flags)
 	else
 		n = las_sys.pwritev2(fd, op->iov, op->iovcnt, at, flags);
 	if (las_unlikely(n > 0 && op->done + (uint64_t)n < op->bytes))
-		advance(op, (uint64_t)n);
+		las_op_advance(op, (uint64_t)n);
 	else if (n > 0)
 		op->done += (uint64_t)n;
 	return n;

@@ -8,6 +8,8 @@
 #ifndef LAS_LANES_REQ_H
 #define LAS_LANES_REQ_H
 
+#include "base/abi.h"
+#include "base/config.h"
 #include "base/hold.h"
 #include "base/list.h"
 #include "lanes/op.h"
@@ -21,13 +23,15 @@ struct las_owner {
 	void (*complete)(struct las_req *req, long result);
 	/* Takes over the request, which never ran and never will. */
 	void (*discard)(struct las_req *req);
+	/* Told that the request goes on in another lane (req->lane), from where it can be completed at any time. */
+	void (*moved)(struct las_req *req);
 };
 
 struct las_req {
 	struct las_link link;
 	struct las_owner *owner;
 	struct las_op op;
-	struct las_hold *file;
+	struct las_hold *file;       /* native: only if the kernel may give it back late */
 	struct las_hold *eventfd;    /* or NULL */
 	struct las_strand *strand;   /* its place in an order, or NULL */
 	uint64_t data, obj;          /* echoed in the event */
@@ -36,6 +40,12 @@ struct las_req {
 	bool bounded;                /* ends in finite time: regular files and block devices */
 	bool eventfd_may_block;      /* it lacks O_NONBLOCK: ask before raising */
 	bool settles;                /* counted in its context's `settling` */
+	bool cancelled;              /* native: a poll that the kernel is giving up */
+	uint8_t lane;                /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */
+	int fd;                      /* native: the program's descriptor, good until io_submit returns */
+	uint32_t phase;              /* native: who acts on its result; atomic */
+	int64_t result;              /* native */
+	struct las_iocb kernel;      /* native: what the kernel was given */
 };
 
 #endif

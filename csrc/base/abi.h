@@ -4,8 +4,8 @@
  * The program's own struct iocb and struct io_event (libaio.h) are the same
  * bytes under other names; these have one name per field and no unions.
  */
-#ifndef LAS_AIO_ABI_H
-#define LAS_AIO_ABI_H
+#ifndef LAS_BASE_ABI_H
+#define LAS_BASE_ABI_H
 
 #include <assert.h>
 #include <stddef.h>

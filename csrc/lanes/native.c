@@ -1,0 +1,485 @@
+/*
+ * native.c - see native.h.
+ *
+ * A request may be finished, or refused, while io_submit is still running,
+ * and another thread may find that out first.  Its `phase` says who acts:
+ * (1) the submitter marks it DOWN and calls the kernel; (2) whoever takes its
+ * event off the hidden ring notes the result and swaps FOUND in: if it was
+ * DOWN, the submitter is not back yet, and the request is left to it; (3) the
+ * submitter, back, swaps KERNEL in: if it was FOUND, it finishes the request,
+ * and may still use the program's descriptor; else it never touches it again.
+ * A refusal found later than (3) concerns a request that the kernel had begun:
+ * those that can be refused halfway hold their file and go to the crew from
+ * wherever that was found.
+ */
+#include "lanes/native.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+
+#include "base/abi.h"
+#include "base/futex.h"
+#include "base/lock.h"
+#include "base/pool.h"
+#include "base/stats.h"
+#include "base/ticks.h"
+#include "lanes/crew.h"
+#include "lanes/reaper.h"
+
+#define KICK          0 /* the data of an iocb that is nobody's request */
+#define RETRY_TICKS   30000000 /* about 10 ms between attempts to get a hidden context that failed */
+#define SINGLE_BLOCK  4096     /* a transfer within one block cannot be refused halfway */
+
+enum { PHASE_DOWN = 1, PHASE_FOUND, PHASE_KERNEL };
+
+struct las_native {
+	struct las_link link; /* in all; guarded by pool.lock */
+	struct las_ring *ring;
+	unsigned depth;
+	bool lent;            /* to a context; guarded by pool.lock */
+
+	struct las_lock lock LAS_LINE_ALIGNED; /* guards the hidden ring's head, the leader's place and the polls */
+	uint32_t led;          /* the leader's ticket, 0 if there is none; atomic to read */
+	uint32_t tickets;
+	const void *leader;    /* its thread */
+	unsigned min;          /* events that make the leader return */
+	struct las_link polls; /* pending polls, to be cancelled */
+
+	unsigned in_flight LAS_LINE_ALIGNED; /* atomic */
+};
+
+static struct {
+	struct las_lock lock; /* guards all below */
+	struct las_link all;
+	struct las_pool memory;
+	uint64_t failed_at; /* ticks of the last refusal to set one up; 0: none */
+} pool;
+
+void las_native_init(void)
+{
+	memset(&pool, 0, sizeof(pool));
+	las_list_init(&pool.all);
+	las_pool_init(&pool.memory, (sizeof(struct las_native) + LAS_CACHE_LINE - 1) / LAS_CACHE_LINE * LAS_CACHE_LINE);
+	las_reaper_init();
+}
+
+bool las_native_wants(const struct las_op *op, const struct las_file *file)
+{
+	switch (op->kind) {
+	case LAS_OP_READ:
+	case LAS_OP_WRITE:
+		return las_file_direct(file) && !file->stream && !file->refuses_native;
+	case LAS_OP_FSYNC:
+	case LAS_OP_FDSYNC:
+	case LAS_OP_POLL:
+		return true;
+	default:
+		return false;
+	}
+}
+
+static struct las_native *free_one_locked(unsigned depth)
+{
+	struct las_link *l, *tmp;
+
+	las_list_each(&pool.all, l, tmp) {
+		struct las_native *native = las_container_of(l, struct las_native, link);
+
+		if (!native->lent && native->depth >= depth)
+			return native;
+	}
+	return NULL;
+}
+
+static struct las_native *set_up(unsigned depth)
+{
+	struct las_native *native;
+	uintptr_t hidden = 0;
+
+	if (las_sys.io_setup(depth, &hidden) < 0)
+		return NULL;
+	las_lock(&pool.lock);
+	native = las_pool_get(&pool.memory);
+	if (native) {
+		memset(native, 0, sizeof(*native));
+		native->ring = (struct las_ring *)hidden;
+		native->depth = depth;
+		native->lent = true;
+		las_list_init(&native->polls);
+		las_list_push(&pool.all, &native->link);
+	}
+	las_unlock(&pool.lock);
+	if (!native)
+		las_sys.io_destroy(hidden);
+	return native;
+}
+
+struct las_native *las_native_get(unsigned depth)
+{
+	struct las_native *native;
+	bool wait;
+
+	las_lock(&pool.lock);
+	native = free_one_locked(depth);
+	if (native)
+		native->lent = true;
+	wait = pool.failed_at && las_ticks() - pool.failed_at < RETRY_TICKS;
+	las_unlock(&pool.lock);
+	if (native || wait)
+		return native;
+	native = set_up(depth);
+	las_lock(&pool.lock);
+	pool.failed_at = native ? 0 : las_ticks() | 1;
+	las_unlock(&pool.lock);
+	return native;
+}
+
+void las_native_put(struct las_native *native)
+{
+	las_lock(&pool.lock);
+	native->lent = false;
+	las_unlock(&pool.lock);
+}
+
+unsigned las_native_in_flight(const struct las_native *native)
+{
+	return las_load_acquire(&native->in_flight);
+}
+
+/* Several blocks may lie in several extents. */
+bool las_native_needs_hold(const struct las_op *op)
+{
+	return las_op_is_rw(op) && (op->iovcnt != 1 || op->bytes > SINGLE_BLOCK ||
+	                            (uint64_t)op->offset / SINGLE_BLOCK !=
+	                                ((uint64_t)op->offset + op->bytes - !!op->bytes) / SINGLE_BLOCK);
+}
+
+static void encode(struct las_req *req, int reaper_fd)
+{
+	static const uint8_t vector[] = { [LAS_OP_READ] = LAS_CMD_PREADV, [LAS_OP_WRITE] = LAS_CMD_PWRITEV };
+	static const uint8_t simple[] = { [LAS_OP_READ] = LAS_CMD_PREAD,
+		                          [LAS_OP_WRITE] = LAS_CMD_PWRITE,
+		                          [LAS_OP_FSYNC] = LAS_CMD_FSYNC,
+		                          [LAS_OP_FDSYNC] = LAS_CMD_FDSYNC,
+		                          [LAS_OP_POLL] = LAS_CMD_POLL };
+	const struct las_op *op = &req->op;
+	struct las_iocb *k = &req->kernel;
+
+	memset(k, 0, sizeof(*k));
+	k->data = (uint64_t)(uintptr_t)req;
+	k->opcode = simple[op->kind];
+	k->fildes = (uint32_t)req->fd;
+	if (las_op_is_rw(op)) {
+		k->rw_flags = op->rw_flags | RWF_NOWAIT;
+		k->offset = op->offset;
+		if (op->iovcnt == 1) {
+			k->buf = (uint64_t)(uintptr_t)op->iov->iov_base;
+			k->nbytes = op->iov->iov_len;
+		} else {
+			k->opcode = vector[op->kind];
+			k->buf = (uint64_t)(uintptr_t)op->iov;
+			k->nbytes = op->iovcnt;
+		}
+		if (op->has_ioprio) {
+			k->flags |= LAS_FLAG_IOPRIO;
+			k->reqprio = (int16_t)op->ioprio;
+		}
+	} else if (op->kind == LAS_OP_POLL) {
+		k->buf = op->poll_events;
+	}
+	if (reaper_fd >= 0) {
+		k->flags |= LAS_FLAG_RESFD;
+		k->resfd = (uint32_t)reaper_fd;
+	}
+}
+
+static void forget_poll(struct las_native *native, struct las_req *req)
+{
+	if (req->op.kind != LAS_OP_POLL)
+		return;
+	las_lock(&native->lock);
+	las_list_remove(&req->link);
+	las_unlock(&native->lock);
+}
+
+/* To the crew, with the file that it holds. */
+static void carry_on(struct las_req *req)
+{
+	struct las_link list;
+
+	las_count(crew, 1);
+	las_list_init(&list);
+	las_list_push(&list, &req->link);
+	las_crew_push(&list);
+	if (!las_list_empty(&list)) {
+		las_list_remove(&req->link);
+		las_crew_run(req);
+	}
+}
+
+static bool is_refusal(const struct las_req *req, int64_t res)
+{
+	return res == -EAGAIN && !(req->op.rw_flags & RWF_NOWAIT);
+}
+
+/* A part was moved and more may follow: the end of the file, or a NOWAIT that stopped where it would have blocked. */
+static bool is_partial(const struct las_req *req, int64_t res)
+{
+	return req->file && las_op_is_rw(&req->op) && res > 0 && (uint64_t)res < req->op.bytes;
+}
+
+/* The event's result, in the hands of the only thread that may act on it. */
+static void finish(struct las_native *native, struct las_req *req, int64_t res, struct las_link *refused)
+{
+	bool again = is_refusal(req, res);
+
+	forget_poll(native, req);
+	if (again && refused) {
+		las_list_push(refused, &req->link);
+	} else if ((again && req->file) || is_partial(req, res)) {
+		if (!again)
+			las_op_advance(&req->op, (uint64_t)res);
+		req->lane = LAS_LANE_CREW;
+		req->owner->moved(req);
+		carry_on(req);
+	} else {
+		req->owner->complete(req, res);
+	}
+	/* Last: a waiter that finds nothing in flight here finds the event in the public ring. */
+	las_sub_acq_rel(&native->in_flight, 1);
+}
+
+/* One event that was taken off the hidden ring. */
+static void settle(struct las_native *native, const struct las_event *event)
+{
+	struct las_req *req = (struct las_req *)(uintptr_t)event->data;
+
+	if (event->data == KICK)
+		return;
+	req->result = event->res;
+	/* Acquire and release: the result to the submitter, or the submitter's last writes to us. */
+	if (__atomic_exchange_n(&req->phase, PHASE_FOUND, __ATOMIC_ACQ_REL) != PHASE_DOWN)
+		finish(native, req, event->res, NULL);
+}
+
+/* Takes up to max events off the hidden ring in memory; the kernel only moves tail, we only head. */
+static unsigned take_locked(struct las_native *native, struct las_event *out, unsigned max)
+{
+	struct las_ring *ring = native->ring;
+	uint32_t nr = ring->nr, head = las_load_relaxed(&ring->head); /* only this side writes it, under the lock */
+	uint32_t tail = las_load_acquire(&ring->tail);                /* pairs with the kernel's barrier after the event */
+	unsigned n = 0;
+
+	while (head != tail && n < max) {
+		out[n++] = ring->events[head];
+		if (++head == nr)
+			head = 0;
+	}
+	if (n)
+		las_store_release(&ring->head, head);
+	return n;
+}
+
+static bool looks_empty(const struct las_native *native)
+{
+	return las_load_relaxed(&native->ring->head) == las_load_relaxed(&native->ring->tail);
+}
+
+void las_native_drain(struct las_native *native)
+{
+	struct las_event events[LAS_NATIVE_BATCH];
+	unsigned n;
+
+	/* A hint: what arrives right now is found by the next look. */
+	if (looks_empty(native))
+		return;
+	do {
+		las_lock(&native->lock);
+		n = native->led ? 0 : take_locked(native, events, LAS_NATIVE_BATCH);
+		las_unlock(&native->lock);
+		for (unsigned i = 0; i < n; i++)
+			settle(native, &events[i]);
+	} while (n == LAS_NATIVE_BATCH);
+}
+
+uint32_t las_native_try_lead(struct las_native *native, unsigned min)
+{
+	uint32_t ticket = 0;
+
+	las_lock(&native->lock);
+	/*
+	 * If this very thread leads already, it is in a signal handler that interrupted its wait, or has left it by
+	 * longjmp: in both cases it does not take events now, and the older ticket is void.
+	 */
+	if (!native->led || native->leader == las_thread_self()) {
+		if (++native->tickets == 0)
+			native->tickets = 1;
+		ticket = native->tickets;
+		las_store_relaxed(&native->min, min);
+		native->leader = las_thread_self();
+		las_store_release(&native->led, ticket);
+	}
+	las_unlock(&native->lock);
+	return ticket;
+}
+
+void las_native_leave_lead(struct las_native *native, uint32_t ticket)
+{
+	las_lock(&native->lock);
+	if (native->led == ticket)
+		las_store_release(&native->led, 0);
+	las_unlock(&native->lock);
+}
+
+long las_native_wait(struct las_native *native, struct las_event *events, int64_t deadline_ns)
+{
+	struct timespec left, *timeout = NULL;
+	long n;
+
+	if (deadline_ns != LAS_FOREVER_NS) {
+		int64_t ns = deadline_ns - las_now_ns();
+
+		if (ns <= 0)
+			ns = 1;
+		left = (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
+		timeout = &left;
+	}
+	n = las_sys.io_getevents((uintptr_t)native->ring, las_load_relaxed(&native->min), LAS_NATIVE_BATCH, events, timeout);
+	return n == 0 ? -ETIMEDOUT : n;
+}
+
+void las_native_settle(struct las_native *native, const struct las_event *events, long n)
+{
+	for (long i = 0; i < n; i++)
+		settle(native, &events[i]);
+}
+
+void las_native_kick(struct las_native *native)
+{
+	struct las_iocb iocb[LAS_NATIVE_BATCH], *list[LAS_NATIVE_BATCH];
+	unsigned n;
+	long fd;
+
+	if (!las_load_acquire(&native->led))
+		return;
+	n = las_load_relaxed(&native->min); /* a newer leader's number wakes that one, which is as well */
+	fd = las_sys.eventfd2(1, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0)
+		return;
+	/* As many polls of a ready descriptor as the leader waits for. */
+	memset(iocb, 0, n * sizeof(iocb[0]));
+	for (unsigned i = 0; i < n; i++) {
+		iocb[i].opcode = LAS_CMD_POLL;
+		iocb[i].fildes = (uint32_t)fd;
+		iocb[i].buf = 1; /* POLLIN */
+		iocb[i].data = KICK;
+		list[i] = &iocb[i];
+	}
+	las_sys.io_submit((uintptr_t)native->ring, n, list);
+	las_sys.close((int)fd);
+}
+
+void las_native_kick_greedy(struct las_native *native)
+{
+	if (las_load_relaxed(&native->min) > 1)
+		las_native_kick(native);
+}
+
+/* Before a request goes down: its file if it may come back late, its place among the polls. */
+static bool prepare(struct las_native *native, struct las_req *req, int reaper_fd, bool hold_all)
+{
+	if (!req->file && las_op_is_rw(&req->op) && (hold_all || las_native_needs_hold(&req->op)) &&
+	    las_hold_get(req->fd, true, &req->file) < 0)
+		return false;
+	encode(req, reaper_fd);
+	las_store_relaxed(&req->phase, PHASE_DOWN); /* other threads see it after the system call */
+	if (req->op.kind == LAS_OP_POLL) {
+		las_lock(&native->lock);
+		las_list_push(&native->polls, &req->link);
+		las_unlock(&native->lock);
+	}
+	return true;
+}
+
+void las_native_submit(struct las_native *native, struct las_req **reqs, unsigned n, unsigned how,
+                       struct las_link *refused)
+{
+	struct las_iocb *iocbs[LAS_NATIVE_BATCH];
+	struct las_hold *reaper = how & LAS_NATIVE_REAPED ? las_reaper_get() : NULL;
+	unsigned ready = 0, done = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		if (!prepare(native, reqs[i], reaper ? reaper->fd : -1, how & LAS_NATIVE_SHARED)) {
+			las_list_push(refused, &reqs[i]->link);
+			continue;
+		}
+		iocbs[ready] = &reqs[i]->kernel;
+		reqs[ready++] = reqs[i];
+	}
+	las_add_relaxed(&native->in_flight, ready); /* before any event of theirs: the system call orders it */
+	while (done < ready) {
+		long ret = las_sys.io_submit((uintptr_t)native->ring, ready - done, iocbs + done);
+
+		if (ret > 0) {
+			done += (unsigned)ret;
+		} else {
+			/* The ring is full, or the file knows no NOWAIT: the crew's. */
+			reqs[done]->result = -EAGAIN;
+			reqs[done]->phase = PHASE_FOUND;
+			done++;
+		}
+	}
+	las_native_drain(native);
+	for (unsigned i = 0; i < ready; i++)
+		if (__atomic_exchange_n(&reqs[i]->phase, PHASE_KERNEL, __ATOMIC_ACQ_REL) == PHASE_FOUND)
+			finish(native, reqs[i], reqs[i]->result, refused);
+	if (reaper)
+		las_hold_put(reaper);
+}
+
+bool las_native_cancel(struct las_native *native, const struct las_owner *owner, uint64_t obj)
+{
+	struct las_event unused;
+	struct las_link *l, *tmp;
+	long err = -EINVAL;
+
+	/* Under the lock, so that the request, and with it the iocb that the kernel looks at, stays what it is. */
+	las_lock(&native->lock);
+	las_list_each(&native->polls, l, tmp) {
+		struct las_req *req = las_container_of(l, struct las_req, link);
+
+		if (req->owner != owner || (obj && req->obj != obj) || req->cancelled)
+			continue;
+		err = las_sys.io_cancel((uintptr_t)native->ring, &req->kernel, &unused);
+		req->cancelled = err == -EINPROGRESS;
+		break;
+	}
+	las_unlock(&native->lock);
+	return err == -EINPROGRESS;
+}
+
+unsigned las_native_reap_all(void)
+{
+	struct las_native *batch[LAS_NATIVE_BATCH];
+	unsigned total = 0, n = 0;
+	struct las_link *l, *tmp;
+
+	las_lock(&pool.lock);
+	las_list_each(&pool.all, l, tmp) {
+		struct las_native *native = las_container_of(l, struct las_native, link);
+		unsigned in_flight = las_native_in_flight(native);
+
+		total += in_flight;
+		if (in_flight && !looks_empty(native) && n < LAS_NATIVE_BATCH)
+			batch[n++] = native;
+	}
+	las_unlock(&pool.lock);
+	/* Hidden contexts are never freed, so the pointers stay good. */
+	for (unsigned i = 0; i < n; i++)
+		las_native_drain(batch[i]);
+	return total;
+}

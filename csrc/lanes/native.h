@@ -1,0 +1,79 @@
+/*
+ * native.h - the native lane: requests that the kernel's own AIO carries out
+ * without a thread - O_DIRECT reads and writes, fsync, polls.
+ *
+ * A context that needs it borrows a hidden kernel context from a pool of the
+ * process.  Reads and writes go down with RWF_NOWAIT, so that the kernel's
+ * io_submit does not block; what it refuses goes to the crew.
+ *
+ * Completions land in the hidden ring first.  Exactly one thread at a time
+ * moves them on: whoever holds the lock (a drain, memory work only), or the
+ * leader, a thread that waits for them in the kernel.  docs/waiting.md has
+ * the protocol as states and transitions.
+ */
+#ifndef LAS_LANES_NATIVE_H
+#define LAS_LANES_NATIVE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/abi.h"
+#include "lanes/file.h"
+#include "lanes/req.h"
+
+#define LAS_NATIVE_BATCH 64
+
+struct las_native;
+
+void las_native_init(void);
+
+/* Whether this lane is made for the op; no promise that the kernel takes it. */
+bool las_native_wants(const struct las_op *op, const struct las_file *file);
+
+/* Whether the kernel may refuse it after it has begun. */
+bool las_native_needs_hold(const struct las_op *op);
+
+/* A hidden context for about `depth` requests: from the pool, or new; NULL if the kernel has none to give. */
+struct las_native *las_native_get(unsigned depth);
+/* Back to the pool; nothing may be in flight. */
+void las_native_put(struct las_native *native);
+
+/* Requests that the kernel has and that are not moved on yet. */
+unsigned las_native_in_flight(const struct las_native *native);
+
+/* How requests go down, bits: */
+#define LAS_NATIVE_REAPED 1u /* somebody else than a caller of io_getevents has to move the events on, at once */
+#define LAS_NATIVE_SHARED 2u /* another thread may lead: late refusals are possible, all requests hold their file */
+
+/*
+ * Hands n <= LAS_NATIVE_BATCH requests to the kernel in one call.  Those that
+ * it refuses are put on `refused`; they are the caller's again, and their
+ * descriptors are still open.
+ */
+void las_native_submit(struct las_native *native, struct las_req **reqs, unsigned n, unsigned how,
+                       struct las_link *refused);
+
+/* Moves on what is in the hidden ring, without waiting; nothing if a leader is at it. */
+void las_native_drain(struct las_native *native);
+
+/*
+ * Leading, in this order: try_lead (a ticket, or 0: another one leads), wait
+ * until `min` <= LAS_NATIVE_BATCH events are there (their number, -ETIMEDOUT
+ * or -EINTR), leave_lead, settle what came.
+ */
+uint32_t las_native_try_lead(struct las_native *native, unsigned min);
+long las_native_wait(struct las_native *native, struct las_event *events, int64_t deadline_ns);
+void las_native_leave_lead(struct las_native *native, uint32_t ticket);
+void las_native_settle(struct las_native *native, const struct las_event *events, long n);
+/* Makes a leader return soon, if there is one. */
+void las_native_kick(struct las_native *native);
+/* The same, if the leader waits for more than one event. */
+void las_native_kick_greedy(struct las_native *native);
+
+/* Asks the kernel to give up a poll (of this obj, unless it is 0): true if its event is on the way. */
+bool las_native_cancel(struct las_native *native, const struct las_owner *owner, uint64_t obj);
+
+/* For the reaper: drains every hidden context that nobody leads; how many requests are in flight altogether. */
+unsigned las_native_reap_all(void);
+
+#endif

@@ -1,0 +1,159 @@
+/*
+ * reaper.c - see reaper.h.
+ *
+ * The lock guards the thread's existence and the eventfd.  `awake` is read
+ * without it: a submitter that finds it set relies on the thread's next look,
+ * at most LOOK_NS away; the thread clears it, then looks once more, then
+ * sleeps, so that whoever sees it cleared wakes it, and whoever sees it set
+ * is seen.
+ */
+#include "lanes/reaper.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/prctl.h>
+#include <sys/uio.h>
+
+#include "base/futex.h"
+#include "base/lock.h"
+#include "base/stats.h"
+#include "lanes/native.h"
+
+#define LOOK_NS      ((int64_t)1000 * 1000)
+#define IDLE_LOOKS   20 /* looks in a row with nothing in flight before it sleeps */
+#define CLOSE_LOOKS  2  /* and before it closes its eventfd: an idle library owns no descriptor */
+#define IDLE_NS      ((int64_t)2 * 1000 * 1000 * 1000)
+
+static struct {
+	struct las_lock lock;
+	bool thread;
+	struct las_hold *eventfd; /* while it is awake and somebody asked for it */
+	uint32_t awake;           /* atomic; a futex: 0 asleep, 1 looking, 2 an eventfd has come */
+} reaper;
+
+void las_reaper_init(void)
+{
+	memset(&reaper, 0, sizeof(reaper));
+}
+
+/* Waits for an event that was announced, or for the next look. */
+static void wait_for_event(void)
+{
+	struct las_hold *eventfd;
+	uint64_t count;
+	struct iovec iov = { &count, sizeof(count) };
+	struct timespec look = { 0, LOOK_NS };
+	struct pollfd p = { .events = POLLIN };
+
+	las_lock(&reaper.lock);
+	eventfd = reaper.eventfd;
+	las_unlock(&reaper.lock);
+	/* Only this thread closes it, so it stays good without a reference. */
+	if (!eventfd) {
+		las_futex_wait(&reaper.awake, 1, las_now_ns() + LOOK_NS);
+		return;
+	}
+	p.fd = eventfd->fd;
+	if (las_sys.ppoll(&p, 1, &look, NULL) > 0)
+		las_sys.preadv2(eventfd->fd, &iov, 1, -1, 0);
+}
+
+static void close_eventfd(void)
+{
+	struct las_hold *eventfd;
+
+	las_lock(&reaper.lock);
+	eventfd = reaper.eventfd;
+	reaper.eventfd = NULL;
+	las_unlock(&reaper.lock);
+	if (eventfd)
+		las_hold_put(eventfd);
+}
+
+/* Sleeps until somebody watches: false when the thread is to end. */
+static bool sleep_idle(void)
+{
+	bool end;
+
+	close_eventfd();
+	las_store_release(&reaper.awake, 0);
+	las_fence_seq_cst(); /* clears before it looks; las_reaper_watch adds before it reads */
+	if (las_native_reap_all() == 0 && las_futex_wait(&reaper.awake, 0, las_now_ns() + IDLE_NS) == -ETIMEDOUT) {
+		las_lock(&reaper.lock);
+		end = las_load_acquire(&reaper.awake) == 0;
+		if (end)
+			reaper.thread = false;
+		las_unlock(&reaper.lock);
+		if (end)
+			return false;
+	}
+	las_store_release(&reaper.awake, 1);
+	return true;
+}
+
+static void *thread_main(void *arg)
+{
+	unsigned idle = 0;
+
+	(void)arg;
+	prctl(PR_SET_NAME, "syslet/reaper");
+	do {
+		for (idle = 0; idle < IDLE_LOOKS; idle++) {
+			if (las_native_reap_all())
+				idle = 0;
+			if (idle == CLOSE_LOOKS)
+				close_eventfd();
+			wait_for_event();
+		}
+	} while (sleep_idle());
+	return NULL;
+}
+
+static bool see_to_thread_locked(void)
+{
+	if (!reaper.thread) {
+		las_store_release(&reaper.awake, 1);
+		reaper.thread = las_sys.thread_start(thread_main, NULL) == 0;
+		if (reaper.thread)
+			las_count(threads, 1);
+	} else if (!las_load_acquire(&reaper.awake)) {
+		las_store_release(&reaper.awake, 1);
+		las_futex_wake(&reaper.awake, 1);
+	}
+	return reaper.thread;
+}
+
+void las_reaper_watch(void)
+{
+	las_fence_seq_cst(); /* see sleep_idle */
+	if (las_likely(las_load_acquire(&reaper.awake)))
+		return;
+	las_lock(&reaper.lock);
+	see_to_thread_locked();
+	las_unlock(&reaper.lock);
+}
+
+struct las_hold *las_reaper_get(void)
+{
+	struct las_hold *eventfd = NULL;
+	long fd;
+
+	las_lock(&reaper.lock);
+	if (!see_to_thread_locked())
+		goto unlock;
+	if (!reaper.eventfd) {
+		fd = las_sys.eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK);
+		if (fd < 0 || las_hold_adopt((int)fd, &reaper.eventfd) < 0)
+			goto unlock;
+		/* From now on the descriptor wakes it; if it sleeps on the word, that has to change once. */
+		las_store_release(&reaper.awake, 2);
+		las_futex_wake(&reaper.awake, 1);
+	}
+	eventfd = reaper.eventfd;
+	las_hold_ref(eventfd);
+unlock:
+	las_unlock(&reaper.lock);
+	return eventfd;
+}
