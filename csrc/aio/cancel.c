@@ -11,6 +11,7 @@
 
 #include "aio/complete.h"
 #include "base/futex.h"
+#include "base/stats.h"
 #include "lanes/crew.h"
 #include "lanes/native.h"
 #include "lanes/pollset.h"
@@ -30,6 +31,14 @@ static void take_back(struct las_req *req)
 {
 	las_crew_end_strand(req);
 	req->owner->discard(req);
+}
+
+/* With an event that nobody will see, for the eventfd, which somebody may wait for. */
+static void give_up(struct las_req *req)
+{
+	las_count(cancelled, 1);
+	las_crew_end_strand(req);
+	req->owner->complete(req, req->op.kind == LAS_OP_POLL ? 0 : -ECANCELED);
 }
 
 long las_cancel(struct las_ctx *ctx, uint64_t obj, struct las_event *result)
@@ -84,17 +93,17 @@ void las_destroy(struct las_ctx *ctx)
 	/*
 	 * KERNEL: an accepted write is on its way to the file and a destroyed context does not recall it; the kernel
 	 * had written it inside io_submit (test: destroy.queued_writes_are_finished).  Reads and polls have nobody
-	 * left to read for.
+	 * left to read for.  Appends wait for their turn, which comes as those before them end.
 	 */
 	for (;;) {
 		while ((req = take_queued(&ctx->owner, 0))) {
 			if (las_op_must_finish(&req->op))
 				las_crew_run(req);
 			else
-				take_back(req);
+				give_up(req);
 		}
 		while ((req = las_pollset_take(&ctx->owner, 0)))
-			take_back(req);
+			give_up(req);
 		/* Acquire: pairs with the release in las_ctx_leave, all that the requests did is seen. */
 		busy = las_load_acquire(&ctx->busy);
 		if (busy == LAS_CTX_DEAD)

@@ -118,12 +118,21 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 		}
 	}
 	append = is_append(file, &c->op);
+	if (!(las_config.lanes & LAS_LANE_HEAD)) {
+		err = las_file_look(file);
+		if (err) {
+			*result = err;
+			return LAS_REFUSE;
+		}
+	}
 	if (append || file->stream) {
 		err = las_file_look(file);
 		if (!err && las_strand_busy(file, c->op.kind))
 			return LAS_PASS;
 	}
-	if (las_likely(las_config.lanes & LAS_LANE_HEAD && !las_file_direct(file) && !append && !is_durable(c)))
+	/* A stream's readiness is found by trying, whatever lanes are on. */
+	if (las_likely((las_config.lanes & LAS_LANE_HEAD || file->stream) && !las_file_direct(file) && !append &&
+	               !is_durable(c)))
 		return las_head_try(&c->op, file, result);
 	/* O_DIRECT stands for a file or a block device; the others are looked at. */
 	*result = las_file_direct(file) && !(c->op.rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, &c->op);
@@ -138,6 +147,18 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 	return LAS_DONE;
 }
 
+static enum las_verdict route_poll(struct candidate *c, long *result)
+{
+	enum las_verdict verdict = las_head_try(&c->op, c->file, result);
+
+	/* KERNEL: a file that never calls back cannot be waited for (test: poll.what_can_never_come_is_einval). */
+	if (verdict == LAS_PASS && las_file_look(c->file) == 0 && las_file_bounded(c->file)) {
+		*result = -EINVAL;
+		return LAS_REFUSE;
+	}
+	return verdict;
+}
+
 static enum las_verdict route(struct candidate *c, long *result)
 {
 	switch (c->op.kind) {
@@ -145,7 +166,7 @@ static enum las_verdict route(struct candidate *c, long *result)
 	case LAS_OP_FDSYNC:
 		return route_sync(c, result);
 	case LAS_OP_POLL:
-		return las_head_try(&c->op, c->file, result);
+		return route_poll(c, result);
 	default:
 		return route_rw(c, result);
 	}
@@ -176,14 +197,14 @@ static bool crew_can_help(struct submission *s)
 }
 
 /* Makes a request of the candidate: NULL if something it needs cannot be had; the candidate is intact then. */
-static struct las_req *make_request(struct submission *s, struct candidate *c, enum las_lane lane)
+static struct las_req *make_request(struct submission *s, struct candidate *c, enum las_lane lane, bool hold)
 {
 	struct las_req *req = las_req_get();
 
 	if (!req)
 		return NULL;
 	req->op.kind = LAS_OP_POLL; /* nothing to give back yet, should a hold fail */
-	if ((lane == LAS_LANE_CREW && las_file_hold(c->file, &req->file) < 0) || hold_eventfd(s, c, req) < 0) {
+	if ((hold && las_file_hold(c->file, &req->file) < 0) || hold_eventfd(s, c, req) < 0) {
 		las_req_put(req);
 		return NULL;
 	}
@@ -192,6 +213,7 @@ static struct las_req *make_request(struct submission *s, struct candidate *c, e
 	req->data = c->iocb.data;
 	req->obj = c->obj;
 	req->fd = c->file->fd;
+	req->flags = c->file->flags;
 	req->lane = (uint8_t)lane;
 	req->bounded = c->op.kind != LAS_OP_POLL && (lane == LAS_LANE_NATIVE || las_file_bounded(c->file));
 	req->device = (uint32_t)(c->file->device ^ c->file->device >> 8);
@@ -250,18 +272,15 @@ static void flush_native(struct submission *s)
 {
 	struct las_ctx *ctx = s->ctx;
 	struct las_link refused, *l;
-	unsigned how = 0;
+	bool reaped;
 
 	if (s->native_count == 0)
 		return;
 	/* Relaxed hints: a wrong guess costs up to a millisecond (the reaper's look), or a wake-up too many. */
-	if (las_load_relaxed(&ctx->notifying) || las_load_relaxed(&ctx->elsewhere) ||
-	    (las_load_relaxed(&ctx->unwaited) > UNWAITED && !las_load_relaxed(&ctx->leading)))
-		how |= LAS_NATIVE_REAPED;
-	if (las_load_relaxed(&ctx->shared))
-		how |= LAS_NATIVE_SHARED;
+	reaped = las_load_relaxed(&ctx->notifying) || las_load_relaxed(&ctx->elsewhere) ||
+	         (las_load_relaxed(&ctx->unwaited) > UNWAITED && !las_load_relaxed(&ctx->leading));
 	las_list_init(&refused);
-	las_native_submit(ctx->native, s->native, s->native_count, how, &refused);
+	las_native_submit(ctx->native, s->native, s->native_count, reaped, &refused);
 	las_count(native, s->native_count);
 	s->native_count = 0;
 	while ((l = las_list_pop(&refused)))
@@ -289,14 +308,16 @@ static struct las_native *native_of(struct las_ctx *ctx)
 static bool enqueue_native(struct submission *s, struct candidate *c)
 {
 	struct las_req *req;
+	bool hold;
 
 	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) ||
 	    is_append(c->file, &c->op) || !native_of(s->ctx))
 		return false;
-	/* A late refusal would need the crew. */
-	if (las_native_needs_hold(&c->op) && !crew_can_help(s))
+	/* A late refusal would go to the crew; with other threads about, any may come late. */
+	hold = las_op_is_rw(&c->op) && (las_native_needs_hold(&c->op) || las_load_relaxed(&s->ctx->shared));
+	if (hold && !crew_can_help(s))
 		return false;
-	req = make_request(s, c, LAS_LANE_NATIVE);
+	req = make_request(s, c, LAS_LANE_NATIVE, hold);
 	if (!req)
 		return false;
 	accept(s, req);
@@ -318,7 +339,8 @@ static int enqueue(struct submission *s, struct candidate *c)
 		err = las_file_look(c->file);
 	if (err)
 		return err;
-	req = crew_can_help(s) ? make_request(s, c, LAS_LANE_CREW) : NULL;
+	las_file_pin(c->file, &c->op);
+	req = crew_can_help(s) ? make_request(s, c, LAS_LANE_CREW, true) : NULL;
 	if (req) {
 		accept(s, req);
 		dispatch(s, c->file, req);

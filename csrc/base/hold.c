@@ -131,37 +131,36 @@ static long duplicate(int fd)
 	return dup;
 }
 
-/* A parked hold of the same open file serves again: one descriptor per locked file, not one per request. */
+/* A parked hold of the same open file serves again: one descriptor per file, not one per request. */
 static struct las_hold *unpark_locked(int fd)
 {
 	struct las_link *l, *tmp;
-	int pid = (int)las_sys.getpid();
 
 	las_list_each(&holds.parked, l, tmp) {
 		struct las_hold *hold = las_container_of(l, struct las_hold, link);
 
-		if (las_sys.kcmp_file(pid, fd, hold->fd) == 0)
-			return hold;
+		if (hold->from != fd || las_sys.kcmp_file((int)las_sys.getpid(), fd, hold->fd) != 0)
+			continue;
+		las_list_remove(l);
+		las_store_relaxed(&holds.nparked, holds.nparked - 1);
+		return hold;
 	}
 	return NULL;
 }
 
-int las_hold_get(int fd, bool may_lock, struct las_hold **out)
+int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
 {
 	struct las_hold *hold = NULL;
 	long dup = 0;
 
 	las_lock(&holds.lock);
-	if (may_lock && !las_list_empty(&holds.parked))
+	if (kind != LAS_HOLD_PLAIN && holds.nparked)
 		hold = unpark_locked(fd);
-	if (hold) {
-		las_list_remove(&hold->link);
-		las_store_relaxed(&holds.nparked, holds.nparked - 1);
-	} else {
+	if (!hold) {
 		hold = las_pool_get(&holds.pool);
 		dup = hold ? duplicate(fd) : -ENOMEM;
 		if (dup >= 0)
-			*hold = (struct las_hold){ .fd = (int)dup, .may_lock = may_lock };
+			*hold = (struct las_hold){ .fd = (int)dup, .from = fd, .kind = kind };
 	}
 	if (dup >= 0) {
 		hold->refs = 1;
@@ -176,7 +175,7 @@ int las_hold_get(int fd, bool may_lock, struct las_hold **out)
 
 int las_hold_adopt(int fd, struct las_hold **out)
 {
-	int err = las_hold_get(fd, false, out);
+	int err = las_hold_get(fd, LAS_HOLD_PLAIN, out);
 
 	las_sys.close(fd);
 	return err;
@@ -216,33 +215,54 @@ static void close_hold(struct las_hold *hold)
 	las_pool_put(&holds.pool, hold);
 }
 
-static void push_parked_locked(struct las_hold *hold)
+static void park_locked(struct las_hold *hold)
 {
+	hold->parked_ns = las_now_ns();
 	las_list_push(&holds.parked, &hold->link);
 	las_store_relaxed(&holds.nparked, holds.nparked + 1);
 }
 
-/* Looks at one parked hold, the one that waited longest. */
-static void retire_parked(void)
+/* A parked hold that may be closed now as far as time goes, taken off the list, from those parked before `until_ns`. */
+static struct las_hold *pop_parked(int64_t until_ns, bool *lingers)
 {
-	struct las_link *l;
-	struct las_hold *hold;
+	struct las_hold *found = NULL;
+	struct las_link *l, *tmp;
 
 	las_lock(&holds.lock);
-	l = las_list_pop(&holds.parked);
-	if (l)
-		las_store_relaxed(&holds.nparked, holds.nparked - 1);
-	las_unlock(&holds.lock);
-	if (!l)
-		return;
-	hold = las_container_of(l, struct las_hold, link);
-	if (!carries_posix_lock(hold->fd)) {
-		close_hold(hold);
-		return;
+	las_list_each(&holds.parked, l, tmp) {
+		struct las_hold *hold = las_container_of(l, struct las_hold, link);
+
+		if (hold->kind == LAS_HOLD_LINGERS && hold->parked_ns > until_ns - LAS_LINGER_NS) {
+			*lingers = true;
+		} else if (hold->parked_ns <= until_ns) {
+			las_list_remove(l);
+			las_store_relaxed(&holds.nparked, holds.nparked - 1);
+			found = hold;
+			break;
+		}
 	}
-	las_lock(&holds.lock);
-	push_parked_locked(hold);
 	las_unlock(&holds.lock);
+	return found;
+}
+
+bool las_hold_expire(void)
+{
+	int64_t now = las_now_ns();
+	bool lingers = false;
+	struct las_hold *hold;
+
+	if (las_load_relaxed(&holds.nparked) == 0) /* whoever parks one wakes or is a thread that comes here later */
+		return false;
+	while ((hold = pop_parked(now, &lingers))) {
+		if (!carries_posix_lock(hold->fd)) {
+			close_hold(hold);
+			continue;
+		}
+		las_lock(&holds.lock);
+		park_locked(hold);
+		las_unlock(&holds.lock);
+	}
+	return lingers;
 }
 
 void las_hold_put(struct las_hold *hold)
@@ -252,14 +272,12 @@ void las_hold_put(struct las_hold *hold)
 	/* Release our use of the descriptor, acquire everybody else's, before it is closed. */
 	if (las_sub_acq_rel(&hold->refs, 1) != 1)
 		return;
-	park = hold->may_lock && carries_posix_lock(hold->fd);
+	park = hold->kind == LAS_HOLD_LINGERS || (hold->kind == LAS_HOLD_LOCKS && carries_posix_lock(hold->fd));
 	las_lock(&holds.lock);
 	las_list_remove(&hold->link);
 	if (park)
-		push_parked_locked(hold);
+		park_locked(hold);
 	las_unlock(&holds.lock);
 	if (!park)
 		close_hold(hold);
-	if (las_load_relaxed(&holds.nparked)) /* a miss is made good by the next put */
-		retire_parked();
 }

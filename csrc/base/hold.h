@@ -5,25 +5,37 @@
  * close or reuse the descriptor at once.  A hold is a duplicate descriptor,
  * close-on-exec and numbered far above what an application expects.
  *
- * Two traps that shape this file:
+ * Three traps that shape this file:
  * - close() of any descriptor of a file drops all POSIX record locks that the
  *   process has on that file.  A hold whose file carries such a lock is
  *   therefore not closed but parked, used again for the same open file, and
  *   closed when the lock is gone.
+ * - close() flushes a file of NFS or FUSE, a trip to the server and perhaps a
+ *   long one.  A hold on such a file lingers before it is closed, and serves
+ *   the next request meanwhile.
  * - a forked child inherits holds; the fork handler closes them there.
  */
 #ifndef LAS_BASE_HOLD_H
 #define LAS_BASE_HOLD_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
 #include "base/list.h"
+
+enum las_hold_kind {
+	LAS_HOLD_PLAIN,  /* closing has no side effect */
+	LAS_HOLD_LOCKS,  /* a regular file: POSIX locks are possible */
+	LAS_HOLD_LINGERS /* a file of a server: as above, and closing may flush */
+};
 
 struct las_hold {
 	struct las_link link; /* all holds, or the parked ones; guarded by the module's lock */
 	int refs;             /* atomic */
 	int fd;
-	bool may_lock; /* a regular file: POSIX locks are possible */
+	int from;             /* the program's descriptor that was duplicated */
+	enum las_hold_kind kind;
+	int64_t parked_ns;    /* since when */
 };
 
 /* Puts the module into its first state; closes what a forked child inherited. */
@@ -33,10 +45,13 @@ int las_hold_reserve(unsigned n);
 void las_hold_release(unsigned n);
 
 /* Duplicates fd: 0 and *hold with one reference, or -EBADF, -EMFILE, -ENOMEM. */
-int las_hold_get(int fd, bool may_lock, struct las_hold **hold);
+int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **hold);
 /* Takes over a descriptor of our own (an epoll instance), moving it to a high number; closes it on failure. */
 int las_hold_adopt(int fd, struct las_hold **hold);
 void las_hold_ref(struct las_hold *hold);
 void las_hold_put(struct las_hold *hold);
+/* Closes what has lingered long enough; true if some linger still, and it is to be called again in LAS_LINGER_NS. */
+#define LAS_LINGER_NS ((int64_t)50 * 1000 * 1000)
+bool las_hold_expire(void);
 
 #endif

@@ -15,6 +15,7 @@
 #include "lanes/crew.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
@@ -123,16 +124,54 @@ void las_crew_end_strand(struct las_req *req)
 	}
 }
 
+/*
+ * KERNEL: a request is direct or buffered as its file was at io_submit
+ * (test: lifetime.buffered_as_of_submit).  If the program has switched
+ * O_DIRECT since, the request gets an open file of its own.
+ */
+static long run_as_of_submit(struct las_req *req)
+{
+	char path[32];
+	long fd, result;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", req->file->fd);
+	fd = las_sys.openat(AT_FDCWD, path, (req->flags & ~(O_CREAT | O_EXCL | O_TRUNC)) | O_CLOEXEC, 0);
+	if (fd < 0)
+		return las_op_run(&req->op, req->file->fd);
+	result = las_op_run(&req->op, (int)fd);
+	las_sys.close((int)fd);
+	return result;
+}
+
+static bool direct_changed(const struct las_req *req)
+{
+	return las_op_is_rw(&req->op) && req->bounded &&
+	       ((las_sys.fcntl(req->file->fd, F_GETFL, 0) ^ req->flags) & O_DIRECT);
+}
+
+static long run(struct las_req *req)
+{
+	long result;
+
+	if (las_unlikely(req->flags & O_DIRECT) && direct_changed(req))
+		return run_as_of_submit(req);
+	result = las_op_run(&req->op, req->file->fd);
+	/* What is not aligned fails when the file has become direct; only then is it worth a look. */
+	if (las_unlikely(result == -EINVAL) && direct_changed(req))
+		result = run_as_of_submit(req);
+	return result;
+}
+
 static long run_with_priority(struct las_req *req)
 {
 	enum { IOPRIO_WHO_PROCESS = 1 };
 	long before, result;
 
 	if (!req->op.has_ioprio)
-		return las_op_run(&req->op, req->file->fd);
+		return run(req);
 	before = las_sys.ioprio_get(IOPRIO_WHO_PROCESS, 0);
 	las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, req->op.ioprio);
-	result = las_op_run(&req->op, req->file->fd);
+	result = run(req);
 	las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, before < 0 ? 0 : (int)before);
 	return result;
 }
@@ -217,6 +256,7 @@ static bool call(struct crew_class *c, int what)
 /* Sleeps until called: true if there may be work, false if the thread is to end. */
 static bool rest(struct crew_class *c)
 {
+	int64_t idle_ns = IDLE_NS;
 	uint32_t word;
 	bool stay;
 	long err;
@@ -224,7 +264,12 @@ static bool rest(struct crew_class *c)
 	c->idle++;
 	word = c->word;
 	las_unlock(&c->lock);
-	err = las_futex_wait(&c->word, word, las_now_ns() + IDLE_NS);
+	do {
+		int64_t nap = las_hold_expire() ? LAS_LINGER_NS : idle_ns;
+
+		err = las_futex_wait(&c->word, word, las_now_ns() + nap);
+		idle_ns -= nap;
+	} while (err == -ETIMEDOUT && idle_ns > 0);
 	las_lock(&c->lock);
 	c->idle--;
 	/* Called between the time-out and the lock: stay, the call may have been for this thread. */

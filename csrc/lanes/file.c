@@ -204,6 +204,7 @@ static bool is_pseudo(int fd)
 	case DEBUGFS_MAGIC:
 	case TRACEFS_MAGIC:
 	case SECURITYFS_MAGIC:
+	case NSFS_MAGIC:
 		return true;
 	default:
 		return false;
@@ -218,13 +219,20 @@ static int check_rw(struct las_file *file, const struct las_op *op)
 	int64_t at = file->stream ? -1 : 0;
 	char byte = 0;
 	struct iovec iov = { &byte, 1 };
+	long err;
 
 	if (S_ISDIR(file->mode))
 		return -EINVAL;
 	if (S_ISBLK(file->mode) || (S_ISREG(file->mode) && major(file->device) != 0))
 		return 0;
-	/* A transfer of nothing is refused only by a file that has no such operation at all. */
-	if (call(file->fd, NULL, 0, at, 0) == -EINVAL)
+	/* A transfer of nothing is refused only by a file that has no position, or no such operation at all. */
+	err = call(file->fd, NULL, 0, at, 0);
+	if (err == -ESPIPE && at == 0) {
+		file->stream = true;
+		at = -1;
+		err = call(file->fd, NULL, 0, at, 0);
+	}
+	if (err == -EINVAL)
 		return -EINVAL;
 	/* Flags that contradict each other are found out before anything is moved, but only where read_iter is. */
 	if (kernel.tells_iter)
@@ -271,11 +279,45 @@ int las_file_known_flags(void)
 	return kernel.rw_flags;
 }
 
+void las_file_pin(const struct las_file *file, struct las_op *op)
+{
+	if (op->kind != LAS_OP_WRITE || file->stream || op->rw_flags & (RWF_APPEND | RWF_NOAPPEND))
+		return;
+	if (file->flags & O_APPEND)
+		op->rw_flags |= RWF_APPEND;
+	else if (kernel.tells_iter) /* that kernel also knows RWF_NOAPPEND */
+		op->rw_flags |= RWF_NOAPPEND;
+}
+
+/* Of a regular file: whether its file system has a flush operation worth fearing.  Unknown ones are feared. */
+static bool may_flush(const struct las_file *file)
+{
+	struct statfs st;
+
+	if (major(file->device) != 0 || las_sys.fstatfs(file->fd, &st) < 0)
+		return false;
+	switch (st.f_type) {
+	case TMPFS_MAGIC:
+	case RAMFS_MAGIC:
+	case HUGETLBFS_MAGIC:
+	case BTRFS_SUPER_MAGIC:
+	case OVERLAYFS_SUPER_MAGIC:
+		return false;
+	default:
+		return true;
+	}
+}
+
 int las_file_hold(struct las_file *file, struct las_hold **hold)
 {
 	if (!file->hold) {
-		int err = las_hold_get(file->fd, S_ISREG(file->mode), &file->hold);
+		enum las_hold_kind kind = LAS_HOLD_PLAIN;
+		int err = las_file_look(file);
 
+		if (!err && S_ISREG(file->mode))
+			kind = may_flush(file) ? LAS_HOLD_LINGERS : LAS_HOLD_LOCKS;
+		if (!err)
+			err = las_hold_get(file->fd, kind, &file->hold);
 		if (err)
 			return err;
 	}

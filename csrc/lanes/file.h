@@ -61,6 +61,8 @@ int las_file_check_eventfd(struct las_file *file);
 int las_file_check_op(struct las_file *file, const struct las_op *op);
 /* One more reference on the batch's hold of this file. */
 int las_file_hold(struct las_file *file, struct las_hold **hold);
+/* Makes the op's meaning independent of what the program may do to the descriptor's O_APPEND from now on. */
+void las_file_pin(const struct las_file *file, struct las_op *op);
 
 /* Learns what the kernel can tell; called when the process is set up. */
 void las_file_init(void);

@@ -389,12 +389,9 @@ void las_native_kick_greedy(struct las_native *native)
 		las_native_kick(native);
 }
 
-/* Before a request goes down: its file if it may come back late, its place among the polls. */
-static bool prepare(struct las_native *native, struct las_req *req, int reaper_fd, bool hold_all)
+/* Before a request goes down: its iocb, its place among the polls. */
+static void prepare(struct las_native *native, struct las_req *req, int reaper_fd)
 {
-	if (!req->file && las_op_is_rw(&req->op) && (hold_all || las_native_needs_hold(&req->op)) &&
-	    las_hold_get(req->fd, true, &req->file) < 0)
-		return false;
 	encode(req, reaper_fd);
 	las_store_relaxed(&req->phase, PHASE_DOWN); /* other threads see it after the system call */
 	if (req->op.kind == LAS_OP_POLL) {
@@ -402,27 +399,22 @@ static bool prepare(struct las_native *native, struct las_req *req, int reaper_f
 		las_list_push(&native->polls, &req->link);
 		las_unlock(&native->lock);
 	}
-	return true;
 }
 
-void las_native_submit(struct las_native *native, struct las_req **reqs, unsigned n, unsigned how,
+void las_native_submit(struct las_native *native, struct las_req **reqs, unsigned n, bool reaped,
                        struct las_link *refused)
 {
 	struct las_iocb *iocbs[LAS_NATIVE_BATCH];
-	struct las_hold *reaper = how & LAS_NATIVE_REAPED ? las_reaper_get() : NULL;
-	unsigned ready = 0, done = 0;
+	struct las_hold *reaper = reaped ? las_reaper_get() : NULL;
+	unsigned done = 0;
 
 	for (unsigned i = 0; i < n; i++) {
-		if (!prepare(native, reqs[i], reaper ? reaper->fd : -1, how & LAS_NATIVE_SHARED)) {
-			las_list_push(refused, &reqs[i]->link);
-			continue;
-		}
-		iocbs[ready] = &reqs[i]->kernel;
-		reqs[ready++] = reqs[i];
+		prepare(native, reqs[i], reaper ? reaper->fd : -1);
+		iocbs[i] = &reqs[i]->kernel;
 	}
-	las_add_relaxed(&native->in_flight, ready); /* before any event of theirs: the system call orders it */
-	while (done < ready) {
-		long ret = las_sys.io_submit((uintptr_t)native->ring, ready - done, iocbs + done);
+	las_add_relaxed(&native->in_flight, n); /* before any event of theirs: the system call orders it */
+	while (done < n) {
+		long ret = las_sys.io_submit((uintptr_t)native->ring, n - done, iocbs + done);
 
 		if (ret > 0) {
 			done += (unsigned)ret;
@@ -434,7 +426,7 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 		}
 	}
 	las_native_drain(native);
-	for (unsigned i = 0; i < ready; i++)
+	for (unsigned i = 0; i < n; i++)
 		if (__atomic_exchange_n(&reqs[i]->phase, PHASE_KERNEL, __ATOMIC_ACQ_REL) == PHASE_FOUND)
 			finish(native, reqs[i], reqs[i]->result, refused);
 	if (reaper)

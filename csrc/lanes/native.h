@@ -30,7 +30,7 @@ void las_native_init(void);
 /* Whether this lane is made for the op; no promise that the kernel takes it. */
 bool las_native_wants(const struct las_op *op, const struct las_file *file);
 
-/* Whether the kernel may refuse it after it has begun. */
+/* Whether the kernel may refuse it after it has begun: then it has to hold its file (req->file). */
 bool las_native_needs_hold(const struct las_op *op);
 
 /* A hidden context for about `depth` requests: from the pool, or new; NULL if the kernel has none to give. */
@@ -41,16 +41,13 @@ void las_native_put(struct las_native *native);
 /* Requests that the kernel has and that are not moved on yet. */
 unsigned las_native_in_flight(const struct las_native *native);
 
-/* How requests go down, bits: */
-#define LAS_NATIVE_REAPED 1u /* somebody else than a caller of io_getevents has to move the events on, at once */
-#define LAS_NATIVE_SHARED 2u /* another thread may lead: late refusals are possible, all requests hold their file */
-
 /*
  * Hands n <= LAS_NATIVE_BATCH requests to the kernel in one call.  Those that
  * it refuses are put on `refused`; they are the caller's again, and their
- * descriptors are still open.
+ * descriptors are still open.  reaped: somebody else than a caller of
+ * io_getevents has to move the events on, at once.
  */
-void las_native_submit(struct las_native *native, struct las_req **reqs, unsigned n, unsigned how,
+void las_native_submit(struct las_native *native, struct las_req **reqs, unsigned n, bool reaped,
                        struct las_link *refused);
 
 /* Moves on what is in the hidden ring, without waiting; nothing if a leader is at it. */

@@ -201,7 +201,7 @@ int las_pollset_add(struct las_req *req)
 
 	/* epoll knows a file once per descriptor: each request brings its own. */
 	if (las_load_acquire(&req->file->refs) > 1) {
-		err = las_hold_get(req->file->fd, false, &own);
+		err = las_hold_get(req->file->fd, LAS_HOLD_PLAIN, &own);
 		if (err)
 			return err;
 		las_hold_put(req->file);

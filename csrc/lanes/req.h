@@ -42,6 +42,7 @@ struct las_req {
 	bool settles;                /* counted in its context's `settling` */
 	bool cancelled;              /* native: a poll that the kernel is giving up */
 	uint8_t lane;                /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */
+	int flags;                   /* the file's, as of submit */
 	int fd;                      /* native: the program's descriptor, good until io_submit returns */
 	uint32_t phase;              /* native: who acts on its result; atomic */
 	int64_t result;              /* native */

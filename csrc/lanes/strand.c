@@ -123,7 +123,7 @@ struct las_req *las_strand_take(const struct las_owner *owner, uint64_t obj)
 			las_list_each(&las_container_of(b, struct las_strand, link)->waiting, l, tmp) {
 				struct las_req *req = las_container_of(l, struct las_req, link);
 
-				if (req->owner != owner || (obj && req->obj != obj))
+				if (req->owner != owner || (obj ? req->obj != obj : req->op.kind != LAS_OP_READ))
 					continue;
 				las_list_remove(&req->link);
 				req->strand = NULL;

@@ -29,7 +29,7 @@ int las_strand_enter(struct las_req *req, const struct las_file *file);
 /* The first has ended: the next one, which the caller passes on to a lane, or NULL. */
 struct las_req *las_strand_leave(struct las_req *req);
 
-/* Takes a waiting request of this owner (and this obj, unless it is 0) out of its line; NULL if there is none. */
+/* Takes a waiting request of this owner (of this obj, or any read if it is 0) out of its line; NULL if there is none. */
 struct las_req *las_strand_take(const struct las_owner *owner, uint64_t obj);
 
 #endif
