@@ -121,7 +121,7 @@ def build_program(source: Path, how: str) -> Path:
     include = ["-I", str(SUPPORT), "-I", str(ROOT / "include")]
     inputs = [source, SUPPORT / "las_test.c"]
     newer = list(headers)
-    libraries = ["-ldl"]
+    libraries = ["-ldl", "-lutil"]
     if how == "linked":
         libraries += ["-L", str(BUILD / "lib"), f"-Wl,-rpath,{BUILD / 'lib'}", "-laio"]
         # Only its presence matters for linking; a rebuilt library is picked up when the program starts.

@@ -72,11 +72,11 @@ def _image(made: Mounts, base: Path, kind: str) -> None:
     made.env[f"LAS_TEST_{kind.upper()}"] = str(where)
 
 
-def _tmpfs(made: Mounts, base: Path) -> None:
-    where = base / "tmpfs"
+def _tmpfs(made: Mounts, base: Path, name: str, size: str) -> None:
+    where = base / name
     where.mkdir()
-    _run("mount", "-t", "tmpfs", "-o", "size=256m", "tmpfs", where)
-    made.env["LAS_TEST_TMPFS"] = str(where)
+    _run("mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", where)
+    made.env[f"LAS_TEST_{name.upper()}"] = str(where)
 
 
 def _overlay(made: Mounts, base: Path) -> None:
@@ -152,7 +152,8 @@ def mounted(base: Path, build_stallfs: Callable[[], Path | None]) -> Iterator[Mo
     server = None
     makers: dict[str, Callable[[], object]] = {kind: lambda kind=kind: _image(made, base, kind) for kind in IMAGES}
     makers |= {
-        "tmpfs": lambda: _tmpfs(made, base),
+        "tmpfs": lambda: _tmpfs(made, base, "tmpfs", "256m"),
+        "full": lambda: _tmpfs(made, base, "full", "64k"),
         "overlay": lambda: _overlay(made, base),
         "hugetlbfs": lambda: _hugetlbfs(made, base),
         "block device": lambda: _block(made, base),

@@ -332,9 +332,23 @@ void t_stall_release(void)
 	stall_command("release");
 }
 
-int t_stall_held(void)
+void t_stall_hold_fsync(void)
 {
-	char path[4096], text[32] = "";
+	stall_command("hold fsync");
+}
+
+void t_stall_delay(int ms)
+{
+	char text[32];
+
+	snprintf(text, sizeof(text), "delay %d", ms);
+	stall_command(text);
+}
+
+struct t_stall_counts t_stall_counts(void)
+{
+	struct t_stall_counts counts;
+	char path[4096], text[128] = "";
 	int fd;
 
 	snprintf(path, sizeof(path), "%s/.control", t_stall());
@@ -342,7 +356,25 @@ int t_stall_held(void)
 	CHECK(fd >= 0);
 	CHECK(read(fd, text, sizeof(text) - 1) > 0);
 	close(fd);
-	return atoi(text);
+	CHECK_EQ(sscanf(text, "%d %lu %lu %lu", &counts.held, &counts.reads, &counts.writes, &counts.fsyncs), 4);
+	return counts;
+}
+
+int t_stall_held(void)
+{
+	return t_stall_counts().held;
+}
+
+static void *release_later(void *arg)
+{
+	t_sleep_ms((int)(intptr_t)arg);
+	t_stall_release();
+	return NULL;
+}
+
+pthread_t t_stall_release_later(int ms)
+{
+	return t_thread(release_later, (void *)(intptr_t)ms);
 }
 
 void t_stall_wait(int held)

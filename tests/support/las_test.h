@@ -164,10 +164,20 @@ void t_need_root(void);
 const char *t_stall(void);
 /* From now on reads, writes and fsyncs are kept waiting, until the release. */
 void t_stall_hold(void);
+void t_stall_hold_fsync(void);
 void t_stall_release(void);
+/* From now on each is answered that much later. */
+void t_stall_delay(int ms);
+struct t_stall_counts {
+	int held;
+	unsigned long reads, writes, fsyncs;
+};
+struct t_stall_counts t_stall_counts(void);
 /* Waits until exactly that many are kept. */
 void t_stall_wait(int held);
 int t_stall_held(void);
+/* Releases, from a thread, after a while; for what cannot go on by itself. */
+pthread_t t_stall_release_later(int ms);
 /* A new file there of that size with the pattern, opened with these flags; nothing of it in the page cache. */
 int t_stall_file(const char *name, size_t bytes, int flags);
 

@@ -6,10 +6,11 @@
  * One flat directory of ordinary files plus ".control".  Writing a command to it:
  *
  *   hold        from now on reads, writes and fsyncs of ordinary files are kept waiting
+ *   hold fsync  the same for fsyncs only
  *   release     answers all that were kept, in the order in which they came, and keeps no more
  *   delay MS    from now on each of them is answered MS milliseconds after it came (0: at once)
  *
- * Reading it gives the number of requests kept waiting by "hold".  So a test can prove "this call does not wait for
+ * Reading it gives four numbers: the requests kept waiting by "hold", and the reads, writes and fsyncs so far.  So a test can prove "this call does not wait for
  * the device" without measuring time: it returns while the file system refuses to answer.
  *
  * One thread reads requests; a request that must wait is remembered, never a blocked thread, so any number of them can
@@ -60,8 +61,9 @@ static struct {
 	struct file files[MAX_FILES];
 	struct waiting *queue;
 	struct waiting **queue_end;
-	int holding;
+	int holding; /* a set of 1 << enum kind */
 	int held;
+	unsigned long counts[3];
 	int64_t delay_ms;
 } fs = { .lock = PTHREAD_MUTEX_INITIALIZER, .queue_end = &fs.queue };
 
@@ -205,6 +207,7 @@ static void *ripen(void *arg)
 static void take(fuse_req_t req, fuse_ino_t ino, enum kind kind, const char *data, size_t size, off_t offset)
 {
 	struct waiting *w = calloc(1, sizeof(*w));
+	int hold;
 
 	if (!w || (data && !(w->data = malloc(size ? size : 1)))) {
 		free(w);
@@ -219,11 +222,13 @@ static void take(fuse_req_t req, fuse_ino_t ino, enum kind kind, const char *dat
 	w->size = size;
 	w->offset = offset;
 	pthread_mutex_lock(&fs.lock);
-	if (!fs.holding && !fs.delay_ms) {
+	fs.counts[kind]++;
+	hold = fs.holding >> kind & 1;
+	if (!hold && !fs.delay_ms) {
 		answer(w);
 	} else {
-		w->due_ms = fs.holding ? -1 : now_ms() + fs.delay_ms;
-		fs.held += fs.holding;
+		w->due_ms = hold ? -1 : now_ms() + fs.delay_ms;
+		fs.held += hold;
 		*fs.queue_end = w;
 		fs.queue_end = &w->next;
 		pthread_cond_signal(&fs.changed);
@@ -235,7 +240,7 @@ static void command(const char *text)
 {
 	pthread_mutex_lock(&fs.lock);
 	if (!strncmp(text, "hold", 4)) {
-		fs.holding = 1;
+		fs.holding = strstr(text, "fsync") ? 1 << KIND_FSYNC : 1 << KIND_READ | 1 << KIND_WRITE | 1 << KIND_FSYNC;
 	} else if (!strncmp(text, "release", 7)) {
 		fs.holding = 0;
 		fs.held = 0;
@@ -383,11 +388,12 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 {
 	(void)fi;
 	if (ino == CONTROL_INO) {
-		char text[32];
+		char text[128];
 		int n;
 
 		pthread_mutex_lock(&fs.lock);
-		n = snprintf(text, sizeof(text), "%d\n", fs.held);
+		n = snprintf(text, sizeof(text), "%d %lu %lu %lu\n", fs.held, fs.counts[KIND_READ],
+			     fs.counts[KIND_WRITE], fs.counts[KIND_FSYNC]);
 		pthread_mutex_unlock(&fs.lock);
 		fuse_reply_buf(req, text, offset ? 0 : (size_t)n);
 		return;
