@@ -25,7 +25,7 @@
 #include "lanes/native.h"
 #include "lanes/op.h"
 #include "lanes/pollset.h"
-#include "lanes/strand.h"
+#include "lanes/order.h"
 #include "libaio_shim.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -38,7 +38,7 @@ static void start(void)
 	las_hold_init();
 	las_file_init();
 	las_op_init();
-	las_strand_init();
+	las_order_init();
 	las_pollset_init();
 	las_native_init();
 	las_crew_init();

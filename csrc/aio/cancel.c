@@ -1,7 +1,7 @@
 /*
  * cancel.c - see cancel.h.
  *
- * A request can be taken back while it is on a list: crew queue, strand or
+ * A request can be taken back while it is on a list: crew queue, line or
  * poll set.  Taking it off, under that list's lock, makes the taker the one
  * that ends it; whoever comes later does not find it.
  */
@@ -15,21 +15,21 @@
 #include "lanes/crew.h"
 #include "lanes/native.h"
 #include "lanes/pollset.h"
-#include "lanes/strand.h"
+#include "lanes/order.h"
 
 #define PATIENCE_NS ((int64_t)10 * 1000 * 1000) /* between two looks for requests that have come back to a queue */
 
 /* From the lists on which a request has not begun to run. */
 static struct las_req *take_queued(const struct las_owner *owner, uint64_t obj)
 {
-	struct las_req *req = las_strand_take(owner, obj);
+	struct las_req *req = las_order_take(owner, obj);
 
 	return req ? req : las_crew_take(owner, obj);
 }
 
 static void take_back(struct las_req *req)
 {
-	las_crew_end_strand(req);
+	las_crew_leave_order(req);
 	req->owner->discard(req);
 }
 
@@ -37,7 +37,7 @@ static void take_back(struct las_req *req)
 static void give_up(struct las_req *req)
 {
 	las_count(cancelled, 1);
-	las_crew_end_strand(req);
+	las_crew_leave_order(req);
 	req->owner->complete(req, req->op.kind == LAS_OP_POLL ? 0 : -ECANCELED);
 }
 

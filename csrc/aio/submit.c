@@ -28,7 +28,7 @@
 #include "lanes/native.h"
 #include "lanes/pollset.h"
 #include "lanes/reaper.h"
-#include "lanes/strand.h"
+#include "lanes/order.h"
 
 #define UNWAITED 4 /* submissions in a row without a wait that make a program one that only peeks */
 
@@ -96,7 +96,10 @@ static bool is_durable(const struct candidate *c)
 
 static enum las_verdict route_sync(struct candidate *c, long *result)
 {
-	int err = las_file_look(c->file);
+	int err = las_file_refresh(c->file);
+
+	if (!err)
+		err = las_file_look(c->file);
 
 	if (!err && !las_file_fsync_inline(c->file))
 		return LAS_PASS;
@@ -125,9 +128,11 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 			return LAS_REFUSE;
 		}
 	}
+	if (file->stream)
+		c->op.offset = -1;
 	if (append || file->stream) {
 		err = las_file_look(file);
-		if (!err && las_strand_busy(file, c->op.kind))
+		if (!err && las_order_busy(file, c->op.kind))
 			return LAS_PASS;
 	}
 	/* A stream's readiness is found by trying, whatever lanes are on. */
@@ -138,7 +143,7 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 	*result = las_file_direct(file) && !(c->op.rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, &c->op);
 	if (*result)
 		return LAS_REFUSE;
-	if (file->stream)
+	if (file->stream) /* the check may have found that out */
 		c->op.offset = -1;
 	/* The program's own NOWAIT, and O_NONBLOCK on a stream, do not block either. */
 	if (!(c->op.rw_flags & RWF_NOWAIT) && !(file->stream && file->flags & O_NONBLOCK))
@@ -239,12 +244,13 @@ static void accept(struct submission *s, struct las_req *req)
 /* Passes a request that holds its file on to where it waits. */
 static void dispatch(struct submission *s, struct las_file *file, struct las_req *req)
 {
-	bool ordered = las_op_is_rw(&req->op) && (file->stream || is_append(file, &req->op));
+	bool in_line = las_op_is_rw(&req->op) && (file->stream || is_append(file, &req->op));
 
-	/* 0: it is in line behind another one, and whoever ends that one passes it on. */
-	if (ordered && las_strand_enter(req, file) == 0)
+	req->pollable = !req->bounded && !file->refuses_nowait;
+	/* 0: it waits for others, and whoever ends the last of them passes it on. */
+	if ((in_line || (req->bounded && req->op.kind != LAS_OP_READ)) && las_order_enter(req, file, in_line) == 0)
 		return;
-	if (!req->bounded && !file->refuses_nowait && las_pollset_add(req) == 0) {
+	if (req->pollable && las_pollset_add(req) == 0) {
 		las_count(polled, 1);
 		return;
 	}
@@ -304,6 +310,12 @@ static struct las_native *native_of(struct las_ctx *ctx)
 	return none;
 }
 
+/* An fsync that has to wait for the crew's writes cannot be given to the kernel yet. */
+static bool waits_for_writes(const struct candidate *c)
+{
+	return las_op_must_finish(&c->op) && c->op.kind != LAS_OP_WRITE && las_order_busy(c->file, c->op.kind);
+}
+
 /* True if the native lane takes it. */
 static bool enqueue_native(struct submission *s, struct candidate *c)
 {
@@ -311,7 +323,7 @@ static bool enqueue_native(struct submission *s, struct candidate *c)
 	bool hold;
 
 	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) ||
-	    is_append(c->file, &c->op) || !native_of(s->ctx))
+	    is_append(c->file, &c->op) || waits_for_writes(c) || !native_of(s->ctx))
 		return false;
 	/* A late refusal would go to the crew; with other threads about, any may come late. */
 	hold = las_op_is_rw(&c->op) && (las_native_needs_hold(&c->op) || las_load_relaxed(&s->ctx->shared));

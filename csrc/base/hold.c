@@ -261,6 +261,7 @@ bool las_hold_expire(void)
 		las_lock(&holds.lock);
 		park_locked(hold);
 		las_unlock(&holds.lock);
+		lingers = true;
 	}
 	return lingers;
 }

@@ -50,7 +50,7 @@ int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **hold);
 int las_hold_adopt(int fd, struct las_hold **hold);
 void las_hold_ref(struct las_hold *hold);
 void las_hold_put(struct las_hold *hold);
-/* Closes what has lingered long enough; true if some linger still, and it is to be called again in LAS_LINGER_NS. */
+/* Closes parked holds whose time has come or whose lock is gone; true if some are left, to be looked at again. */
 #define LAS_LINGER_NS ((int64_t)50 * 1000 * 1000)
 bool las_hold_expire(void);
 

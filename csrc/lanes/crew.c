@@ -24,7 +24,8 @@
 #include "base/futex.h"
 #include "base/lock.h"
 #include "base/stats.h"
-#include "lanes/strand.h"
+#include "lanes/order.h"
+#include "lanes/pollset.h"
 
 #define IDLE_NS       ((int64_t)2 * 1000 * 1000 * 1000) /* a thread without work for this long ends */
 #define DEVICES       64
@@ -104,24 +105,35 @@ void las_crew_paid(const struct las_req *req)
 		las_futex_wake(&crew.owed, LAS_WAKE_ALL);
 }
 
-void las_crew_end_strand(struct las_req *req)
+/* Where a request that waited for its turn goes on. */
+static void pass_on(struct las_link *next)
 {
-	struct las_req *next;
-	struct las_link list;
+	struct las_link *l, *tmp;
 
-	if (!req->strand)
-		return;
-	next = las_strand_leave(req);
-	if (!next)
-		return;
-	las_list_init(&list);
-	las_list_push(&list, &next->link);
-	las_crew_push(&list);
-	/* No thread for it: this one runs it.  Depth is bounded by the strand's length only when no thread can be had. */
-	if (!las_list_empty(&list)) {
-		las_list_remove(&next->link);
-		las_crew_run(next);
+	las_list_each(next, l, tmp) {
+		struct las_req *req = las_container_of(l, struct las_req, link);
+
+		if (!req->pollable)
+			continue;
+		las_list_remove(l);
+		if (las_pollset_add(req) < 0)
+			las_list_push(next, l);
 	}
+	las_crew_push(next);
+	while ((l = las_list_pop(next))) /* no thread for it: this one */
+		las_crew_run(las_container_of(l, struct las_req, link));
+}
+
+void las_crew_leave_order(struct las_req *req)
+{
+	struct las_link next;
+
+	if (las_likely(!req->order))
+		return;
+	las_list_init(&next);
+	las_order_leave(req, &next);
+	if (!las_list_empty(&next))
+		pass_on(&next);
 }
 
 /*
@@ -180,7 +192,7 @@ void las_crew_run(struct las_req *req)
 {
 	long result = run_with_priority(req);
 
-	las_crew_end_strand(req);
+	las_crew_leave_order(req);
 	req->owner->complete(req, result);
 }
 
@@ -190,7 +202,7 @@ static void carry_on(struct las_req *req)
 	long result = run_with_priority(req);
 
 	las_op_forward_signal(&req->op, result);
-	las_crew_end_strand(req);
+	las_crew_leave_order(req);
 	req->owner->complete(req, result);
 }
 

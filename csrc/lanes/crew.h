@@ -39,8 +39,8 @@ struct las_req *las_crew_take_near(const struct las_owner *owner);
 
 /* Runs a request in the calling thread, blocking, and completes it. */
 void las_crew_run(struct las_req *req);
-/* The order moves on: to be called when a request with a strand ends in any way. */
-void las_crew_end_strand(struct las_req *req);
+/* Lets those go on that waited for it: to be called when a request ends in any way, before its owner is told. */
+void las_crew_leave_order(struct las_req *req);
 
 /* A request that must finish before the process ends: counted from its acceptance to its result or its withdrawal. */
 void las_crew_owe(const struct las_req *req);

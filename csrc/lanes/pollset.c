@@ -115,11 +115,12 @@ static void serve(struct las_req *req, uint32_t ready)
 	verdict = las_head_try(&req->op, &file, &result);
 	if (verdict != LAS_PASS) {
 		las_op_forward_signal(&req->op, result);
-		las_crew_end_strand(req);
+		las_crew_leave_order(req);
 		req->owner->complete(req, result);
 		return;
 	}
-	if (!file.refuses_nowait && las_pollset_add(req) == 0)
+	req->pollable = !file.refuses_nowait;
+	if (req->pollable && las_pollset_add(req) == 0)
 		return;
 	las_list_init(&list);
 	las_list_push(&list, &req->link);

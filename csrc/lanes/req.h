@@ -1,8 +1,8 @@
 /*
  * req.h - a request: an op that waits or runs outside io_submit, and whom to tell.
  *
- * A request is on at most one list at a time: a crew queue, a strand, or the
- * poll set; whoever takes it off that list, under that list's lock, owns it
+ * A request is on at most one list at a time: a crew queue, order.c's, or
+ * the poll set's; whoever takes it off that list, under that list's lock, owns it
  * and is the one to finish it.  Hence every request is finished exactly once.
  */
 #ifndef LAS_LANES_REQ_H
@@ -15,7 +15,7 @@
 #include "lanes/op.h"
 
 struct las_req;
-struct las_strand;
+struct las_order;
 
 /* What a context gives the lanes: whose request it is, and where its result goes. */
 struct las_owner {
@@ -33,12 +33,14 @@ struct las_req {
 	struct las_op op;
 	struct las_hold *file;       /* native: only if the kernel may give it back late */
 	struct las_hold *eventfd;    /* or NULL */
-	struct las_strand *strand;   /* its place in an order, or NULL */
+	struct las_order *order;     /* its place among others on the same inode, or NULL */
 	uint64_t data, obj;          /* echoed in the event */
 	uint32_t device;             /* hashed st_dev, for fairness among devices */
 	uint16_t poll_tag;           /* tells this wait from an earlier one of the same memory */
 	bool bounded;                /* ends in finite time: regular files and block devices */
 	bool eventfd_may_block;      /* it lacks O_NONBLOCK: ask before raising */
+	bool in_line, generation;    /* order.c's */
+	bool pollable;               /* knows NOWAIT: the poll set can wait for it */
 	bool settles;                /* counted in its context's `settling` */
 	bool cancelled;              /* native: a poll that the kernel is giving up */
 	uint8_t lane;                /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */
