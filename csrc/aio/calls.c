@@ -25,6 +25,7 @@
 #include "lanes/native.h"
 #include "lanes/op.h"
 #include "lanes/pollset.h"
+#include "lanes/predictor.h"
 #include "lanes/order.h"
 #include "libaio_shim.h"
 
@@ -41,6 +42,7 @@ static void start(void)
 	las_order_init();
 	las_pollset_init();
 	las_native_init();
+	las_predictor_init();
 	las_crew_init();
 	las_complete_init();
 	las_wait_init();

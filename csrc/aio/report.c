@@ -16,6 +16,7 @@
 #include "aio/context.h"
 #include "base/config.h"
 #include "base/fork.h"
+#include "base/lock.h"
 #include "base/sys.h"
 #include "lanes/crew.h"
 
@@ -87,26 +88,51 @@ static void write_line(void)
 	las_sys.close((int)fd);
 }
 
-static void finish(void)
+/*
+ * The counts that the line for this process tells, in one word: a process that
+ * ends in two ways at once, or an exec that failed, adds no second line unless
+ * something has happened since.  The process id keeps a forked child apart.
+ */
+static bool is_news(void)
+{
+	static uint64_t told;
+	uint64_t before = las_load_relaxed(&told), now;
+	struct las_stats s;
+
+	las_report_collect(&s);
+	now = (uint64_t)las_sys.getpid() << 42 ^ (s.contexts + s.submitted);
+	return before != now && las_cas_acq_rel(&told, &before, now);
+}
+
+/*
+ * Who calls: the destructor, quick_exit, and the interposer in compat/ for
+ * _exit and exec.  So it may run in a signal handler, in several threads at
+ * once, and in a child that shares this memory: one of vfork or
+ * clone(CLONE_VM), told by its process id, must neither wait for its parent's
+ * requests nor report them, for they go on when it is gone.
+ */
+EXPORT void las_finish(void)
 {
 	int saved = errno;
 
 	/* A forked child that never used the library has nothing to finish or to tell. */
-	if (las_process_ready()) {
+	if (!las_process_ready() || !las_crew_shares_descriptors())
+		return;
+	/* A handler that interrupted one of our own short sections would wait for itself. */
+	if (las_critical == 0) {
 		las_crew_drain();
-		write_line();
+		if (is_news())
+			write_line();
 	}
 	errno = saved;
 }
 
 __attribute__((destructor)) static void at_exit(void)
 {
-	finish();
+	las_finish();
 }
 
-#if defined(__GLIBC__)
 __attribute__((constructor)) static void register_quick_exit(void)
 {
-	at_quick_exit(finish);
+	at_quick_exit(las_finish);
 }
-#endif

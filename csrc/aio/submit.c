@@ -22,11 +22,13 @@
 #include "aio/request.h"
 #include "base/config.h"
 #include "base/stats.h"
+#include "base/sys.h"
 #include "base/umem.h"
 #include "lanes/crew.h"
 #include "lanes/head.h"
 #include "lanes/native.h"
 #include "lanes/pollset.h"
+#include "lanes/predictor.h"
 #include "lanes/reaper.h"
 #include "lanes/order.h"
 
@@ -41,6 +43,8 @@ struct submission {
 	unsigned native_count;
 	bool quiet;
 	bool asked_descriptors, shares_descriptors;
+	bool asked_priority;
+	int priority;
 };
 
 /* One iocb on its way. */
@@ -107,38 +111,76 @@ static enum las_verdict route_sync(struct candidate *c, long *result)
 	return *result == -EINVAL ? LAS_REFUSE : LAS_DONE;
 }
 
+/* Where NOWAIT is of no use: in memory, or predicted not to block. */
+static bool may_guess(struct candidate *c)
+{
+	struct las_file *file = c->file;
+
+	if (!(las_config.lanes & LAS_LANE_HEAD) || las_config.inline_mode == LAS_INLINE_NEVER || file->stream ||
+	    c->op.rw_flags & RWF_NOWAIT || is_durable(c))
+		return false;
+	return las_file_medium(file) == 0 && las_predict(file, &c->op);
+}
+
+/* A write is rarely promised not to block, by any file system; it is guessed, or tried if guessing is not wanted. */
+static enum las_verdict route_write(struct candidate *c, bool append, long *result)
+{
+	if (!(las_config.lanes & LAS_LANE_HEAD) || las_file_direct(c->file) || is_durable(c))
+		return LAS_PASS;
+	if (may_guess(c))
+		return las_head_guess(&c->op, c->file, result);
+	return append ? LAS_PASS : las_head_try(&c->op, c->file, result);
+}
+
+static enum las_verdict route_read(struct candidate *c, long *result)
+{
+	enum las_verdict verdict = LAS_PASS;
+
+	if (!(las_config.lanes & LAS_LANE_HEAD) || las_file_direct(c->file))
+		return LAS_PASS;
+	if (!c->file->refuses_nowait)
+		verdict = las_head_try(&c->op, c->file, result);
+	if (verdict == LAS_PASS && c->file->refuses_nowait && may_guess(c))
+		verdict = las_head_guess(&c->op, c->file, result);
+	return verdict;
+}
+
+static long look(struct candidate *c)
+{
+	int err = las_file_refresh(c->file);
+
+	return err ? err : las_file_look(c->file);
+}
+
 static enum las_verdict route_rw(struct candidate *c, long *result)
 {
 	struct las_file *file = c->file;
-	bool append;
-	int err;
+	bool append = is_append(file, &c->op);
+	enum las_verdict verdict;
 
-	if (file->assumed && c->op.kind != LAS_OP_READ) {
-		err = las_file_refresh(file);
-		if (err) {
-			*result = err;
+	/* Without the head lane, nobody else finds out what the file is. */
+	if (append || !(las_config.lanes & LAS_LANE_HEAD)) {
+		*result = look(c);
+		if (*result)
 			return LAS_REFUSE;
-		}
 	}
-	append = is_append(file, &c->op);
-	if (!(las_config.lanes & LAS_LANE_HEAD)) {
-		err = las_file_look(file);
-		if (err) {
-			*result = err;
-			return LAS_REFUSE;
-		}
-	}
-	if (file->stream)
+	if (file->stream) {
 		c->op.offset = -1;
-	if (append || file->stream) {
-		err = las_file_look(file);
-		if (!err && las_order_busy(file, c->op.kind))
-			return LAS_PASS;
+		*result = look(c);
+		if (*result)
+			return LAS_REFUSE;
 	}
+	if ((append || file->stream) && las_order_busy(file, c->op.kind))
+		return LAS_PASS;
 	/* A stream's readiness is found by trying, whatever lanes are on. */
-	if (las_likely((las_config.lanes & LAS_LANE_HEAD || file->stream) && !las_file_direct(file) && !append &&
-	               !is_durable(c)))
-		return las_head_try(&c->op, file, result);
+	if (file->stream && !is_durable(c))
+		verdict = las_head_try(&c->op, file, result);
+	else if (c->op.kind == LAS_OP_WRITE)
+		verdict = route_write(c, append, result);
+	else
+		verdict = route_read(c, result);
+	if (verdict != LAS_PASS)
+		return verdict;
 	/* O_DIRECT stands for a file or a block device; the others are looked at. */
 	*result = las_file_direct(file) && !(c->op.rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, &c->op);
 	if (*result)
@@ -246,6 +288,11 @@ static void dispatch(struct submission *s, struct las_file *file, struct las_req
 {
 	bool in_line = las_op_is_rw(&req->op) && (file->stream || is_append(file, &req->op));
 
+	if (!s->asked_priority) {
+		s->priority = (int)las_sys.ioprio_get(1 /* IOPRIO_WHO_PROCESS */, 0);
+		s->asked_priority = true;
+	}
+	req->priority = (int16_t)s->priority;
 	req->pollable = !req->bounded && !file->refuses_nowait;
 	/* 0: it waits for others, and whoever ends the last of them passes it on. */
 	if ((in_line || (req->bounded && req->op.kind != LAS_OP_READ)) && las_order_enter(req, file, in_line) == 0)
@@ -354,6 +401,7 @@ static int enqueue(struct submission *s, struct candidate *c)
 	las_file_pin(c->file, &c->op);
 	req = crew_can_help(s) ? make_request(s, c, LAS_LANE_CREW, true) : NULL;
 	if (req) {
+		req->predictor = las_predict_entry(c->file, &c->op);
 		accept(s, req);
 		dispatch(s, c->file, req);
 		return 0;
@@ -450,7 +498,7 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 
 	s.ctx = ctx;
 	s.quiet = quiet;
-	s.asked_descriptors = false;
+	s.asked_descriptors = s.asked_priority = false;
 	s.shares_descriptors = true;
 	s.native_count = 0;
 	las_ctx_used(ctx);

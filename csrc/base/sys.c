@@ -223,6 +223,11 @@ static long sys_getpid(void)
 	return enter(SYS_getpid, 0, 0, 0, 0, 0, 0);
 }
 
+static long sys_getrusage(int who, struct rusage *usage)
+{
+	return enter(SYS_getrusage, who, L(usage), 0, 0, 0, 0);
+}
+
 static long sys_ioprio_set(int which, int who, int ioprio)
 {
 	return enter(SYS_ioprio_set, which, who, ioprio, 0, 0, 0);
@@ -313,6 +318,7 @@ struct las_sys las_sys = {
 	.sigtimedwait = sys_sigtimedwait,
 	.kill = sys_kill,
 	.getpid = sys_getpid,
+	.getrusage = sys_getrusage,
 	.ioprio_set = sys_ioprio_set,
 	.ioprio_get = sys_ioprio_get,
 	.sched_getaffinity = sys_sched_getaffinity,

@@ -21,6 +21,7 @@ struct iovec;
 struct las_event;
 struct las_iocb;
 struct pollfd;
+struct rusage;
 struct stat;
 struct statfs;
 struct timespec;
@@ -64,6 +65,7 @@ struct las_sys {
 	long (*sigtimedwait)(const void *set, const struct timespec *timeout);
 	long (*kill)(int pid, int sig);
 	long (*getpid)(void);
+	long (*getrusage)(int who, struct rusage *usage);
 	long (*ioprio_set)(int which, int who, int ioprio);
 	long (*ioprio_get)(int which, int who);
 	long (*sched_getaffinity)(int pid, size_t bytes, void *mask);

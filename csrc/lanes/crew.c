@@ -25,7 +25,9 @@
 #include "base/lock.h"
 #include "base/stats.h"
 #include "lanes/order.h"
+#include "base/ticks.h"
 #include "lanes/pollset.h"
+#include "lanes/predictor.h"
 
 #define IDLE_NS       ((int64_t)2 * 1000 * 1000 * 1000) /* a thread without work for this long ends */
 #define DEVICES       64
@@ -174,33 +176,41 @@ static long run(struct las_req *req)
 	return result;
 }
 
-static long run_with_priority(struct las_req *req)
-{
-	enum { IOPRIO_WHO_PROCESS = 1 };
-	long before, result;
-
-	if (!req->op.has_ioprio)
-		return run(req);
-	before = las_sys.ioprio_get(IOPRIO_WHO_PROCESS, 0);
-	las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, req->op.ioprio);
-	result = run(req);
-	las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, before < 0 ? 0 : (int)before);
-	return result;
-}
-
 void las_crew_run(struct las_req *req)
 {
-	long result = run_with_priority(req);
+	enum { IOPRIO_WHO_PROCESS = 1 };
+	long before = 0, result;
 
+	if (req->op.has_ioprio) {
+		before = las_sys.ioprio_get(IOPRIO_WHO_PROCESS, 0);
+		las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, req->op.ioprio);
+	}
+	result = run(req);
+	if (req->op.has_ioprio)
+		las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, before < 0 ? 0 : (int)before);
 	las_crew_leave_order(req);
 	req->owner->complete(req, result);
 }
 
-/* The same in a thread of the crew, to which no signal may reach. */
-static void carry_on(struct las_req *req)
+/*
+ * The same in a thread of the crew: it has the priority that the request was
+ * given, or else its submitter's; no signal may reach it; and it notes for
+ * the predictor how long that took.
+ */
+static void carry_on(struct las_req *req, int *priority)
 {
-	long result = run_with_priority(req);
+	enum { IOPRIO_WHO_PROCESS = 1 };
+	int wanted = req->op.has_ioprio ? req->op.ioprio : req->priority;
+	uint64_t start;
+	long result;
 
+	if (las_unlikely(wanted != *priority)) {
+		las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, wanted);
+		*priority = wanted;
+	}
+	start = las_ticks();
+	result = run(req);
+	las_predict_crew_took(req->predictor, &req->op, las_ticks() - start);
 	las_op_forward_signal(&req->op, result);
 	las_crew_leave_order(req);
 	req->owner->complete(req, result);
@@ -291,7 +301,7 @@ static bool rest(struct crew_class *c)
 	return stay;
 }
 
-static void work(struct crew_class *c, struct las_req *req)
+static void work(struct crew_class *c, struct las_req *req, int *priority)
 {
 	unsigned *running = running_of(c, req);
 	int what;
@@ -300,7 +310,7 @@ static void work(struct crew_class *c, struct las_req *req)
 	what = call_locked(c);
 	las_unlock(&c->lock);
 	call(c, what);
-	carry_on(req);
+	carry_on(req, priority);
 	las_lock(&c->lock);
 	--*running;
 }
@@ -308,6 +318,7 @@ static void work(struct crew_class *c, struct las_req *req)
 static void *thread_main(void *arg)
 {
 	struct crew_class *c = arg;
+	int priority = (int)las_sys.ioprio_get(1 /* IOPRIO_WHO_PROCESS */, 0);
 
 	name_thread();
 	reset_affinity();
@@ -317,7 +328,7 @@ static void *thread_main(void *arg)
 
 		c->called = false;
 		while ((req = pop_locked(c)))
-			work(c, req);
+			work(c, req, &priority);
 	} while (rest(c));
 	las_unlock(&c->lock);
 	return NULL;

@@ -14,6 +14,9 @@
 #include "base/sys.h"
 #include "base/ticks.h"
 
+#ifndef FUSE_SUPER_MAGIC
+#define FUSE_SUPER_MAGIC 0x65735546
+#endif
 #ifndef RWF_NOAPPEND
 #define RWF_NOAPPEND 0x00000020
 #endif
@@ -32,9 +35,9 @@ static struct {
 
 /* Thread-local: what another thread does to a descriptor is as unknown as what this one does outside the library. */
 static _Thread_local struct recent {
-	int fd_plus_1, flags;
-	unsigned uses;
 	uint64_t stamp;
+	unsigned uses;
+	struct las_file file; /* fd + 1, so that zeroed memory is nobody's */
 } recent[RECENT] LAS_TLS_MODEL;
 
 void las_file_init(void)
@@ -81,15 +84,17 @@ static int read_flags(int fd, int *out)
 	return 0;
 }
 
-/* The flags as of a moment ago, if this thread used the descriptor then. */
-static bool recall(int fd, int *flags)
+/* The file as of a moment ago, if this thread used the descriptor then. */
+static bool recall(int fd, struct las_file *file)
 {
 	struct recent *r = &recent[(unsigned)fd % RECENT];
 
-	if (r->fd_plus_1 != fd + 1 || r->uses == 0 || las_ticks() - r->stamp > RECENT_TICKS)
+	if (r->file.fd != fd + 1 || r->uses == 0 || las_ticks() - r->stamp > RECENT_TICKS)
 		return false;
 	r->uses--;
-	*flags = r->flags;
+	*file = r->file;
+	file->fd = fd;
+	file->assumed = true;
 	return true;
 }
 
@@ -97,8 +102,12 @@ void las_file_remember(const struct las_file *file)
 {
 	struct recent *r = &recent[(unsigned)file->fd % RECENT];
 
-	if (!file->assumed)
-		*r = (struct recent){ .fd_plus_1 = file->fd + 1, .flags = file->flags, .uses = RECENT_USES };
+	if (!file->assumed) {
+		r->file = *file;
+		r->file.fd = file->fd + 1;
+		r->file.hold = NULL;
+		r->uses = RECENT_USES;
+	}
 	r->stamp = las_ticks();
 }
 
@@ -106,16 +115,27 @@ int las_file_refresh(struct las_file *file)
 {
 	if (!file->assumed)
 		return 0;
-	file->assumed = false;
-	recent[(unsigned)file->fd % RECENT].fd_plus_1 = 0;
+	recent[(unsigned)file->fd % RECENT].file.fd = 0;
+	*file = (struct las_file){ .fd = file->fd, .hold = file->hold };
 	return read_flags(file->fd, &file->flags);
+}
+
+/* A place for one more file; the oldest makes room. */
+static struct las_file *place(struct las_batch *batch)
+{
+	struct las_file *file;
+
+	if (batch->count < LAS_BATCH_FILES)
+		return &batch->files[batch->count++];
+	file = &batch->files[batch->next++ % LAS_BATCH_FILES];
+	if (file->hold)
+		las_hold_put(file->hold);
+	return file;
 }
 
 int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 {
-	struct las_file *file;
-	bool assumed;
-	int flags;
+	struct las_file file;
 
 	for (unsigned i = 0; i < batch->count; i++) {
 		if (batch->files[i].fd == fd) {
@@ -123,22 +143,16 @@ int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 			return 0;
 		}
 	}
-	assumed = recall(fd, &flags);
-	if (!assumed) {
-		int err = read_flags(fd, &flags);
+	if (!recall(fd, &file)) {
+		int err;
 
+		file = (struct las_file){ .fd = fd };
+		err = read_flags(fd, &file.flags);
 		if (err)
 			return err;
 	}
-	if (batch->count < LAS_BATCH_FILES) {
-		file = &batch->files[batch->count++];
-	} else {
-		file = &batch->files[batch->next++ % LAS_BATCH_FILES];
-		if (file->hold)
-			las_hold_put(file->hold);
-	}
-	*file = (struct las_file){ .fd = fd, .flags = flags, .assumed = assumed };
-	*out = file;
+	*out = place(batch);
+	**out = file;
 	return 0;
 }
 
@@ -187,6 +201,40 @@ int las_file_check_eventfd(struct las_file *file)
 	if (las_sys.write(file->fd, NULL, 8) != -EFAULT)
 		return -EINVAL;
 	file->is_eventfd = true;
+	return 0;
+}
+
+int las_file_medium(struct las_file *file)
+{
+	struct statfs st;
+	int err;
+
+	if (file->medium != LAS_MEDIUM_UNKNOWN)
+		return 0;
+	err = las_file_look(file);
+	if (err)
+		return err;
+	file->medium = LAS_MEDIUM_SERVER;
+	if (S_ISBLK(file->mode)) {
+		file->medium = LAS_MEDIUM_DISK;
+	} else if (S_ISREG(file->mode) && las_sys.fstatfs(file->fd, &st) == 0) {
+		switch (st.f_type) {
+		case TMPFS_MAGIC:
+		case RAMFS_MAGIC:
+		case HUGETLBFS_MAGIC:
+			file->medium = LAS_MEDIUM_MEMORY;
+			break;
+		case OVERLAYFS_SUPER_MAGIC:
+			file->medium = LAS_MEDIUM_STACKED;
+			break;
+		case FUSE_SUPER_MAGIC: /* fuseblk has a device, and a process behind it */
+			break;
+		default:
+			if (major(file->device) != 0 || st.f_type == BTRFS_SUPER_MAGIC)
+				file->medium = LAS_MEDIUM_DISK;
+			break;
+		}
+	}
 	return 0;
 }
 
@@ -289,33 +337,16 @@ void las_file_pin(const struct las_file *file, struct las_op *op)
 		op->rw_flags |= RWF_NOAPPEND;
 }
 
-/* Of a regular file: whether its file system has a flush operation worth fearing.  Unknown ones are feared. */
-static bool may_flush(const struct las_file *file)
-{
-	struct statfs st;
-
-	if (major(file->device) != 0 || las_sys.fstatfs(file->fd, &st) < 0)
-		return false;
-	switch (st.f_type) {
-	case TMPFS_MAGIC:
-	case RAMFS_MAGIC:
-	case HUGETLBFS_MAGIC:
-	case BTRFS_SUPER_MAGIC:
-	case OVERLAYFS_SUPER_MAGIC:
-		return false;
-	default:
-		return true;
-	}
-}
-
 int las_file_hold(struct las_file *file, struct las_hold **hold)
 {
 	if (!file->hold) {
 		enum las_hold_kind kind = LAS_HOLD_PLAIN;
 		int err = las_file_look(file);
 
-		if (!err && S_ISREG(file->mode))
-			kind = may_flush(file) ? LAS_HOLD_LINGERS : LAS_HOLD_LOCKS;
+		if (!err && S_ISREG(file->mode)) {
+			err = las_file_medium(file);
+			kind = file->medium == LAS_MEDIUM_SERVER ? LAS_HOLD_LINGERS : LAS_HOLD_LOCKS;
+		}
 		if (!err)
 			err = las_hold_get(file->fd, kind, &file->hold);
 		if (err)

@@ -6,10 +6,10 @@
  * when a request has to leave the head lane.
  *
  * Between batches only a guess is kept, per thread and for microseconds: a
- * descriptor from which the head lane read a moment ago is assumed to have
- * the same flags.  The program may have put another file under the number
- * meanwhile; so nothing but another NOWAIT read is done on an assumption,
- * and it is checked before the request goes anywhere else.
+ * descriptor that the head lane used a moment ago is assumed to be the same
+ * file.  The program may have put another one under the number meanwhile; so
+ * an assumption serves the head lane only, where a wrong one costs time and
+ * no correctness, and is checked before the request goes anywhere else.
  */
 #ifndef LAS_LANES_FILE_H
 #define LAS_LANES_FILE_H
@@ -22,6 +22,15 @@
 
 #define LAS_BATCH_FILES 8
 
+/* Where a regular file or block device lives, as far as it says how long a read or write can take. */
+enum las_medium {
+	LAS_MEDIUM_UNKNOWN, /* not asked yet */
+	LAS_MEDIUM_MEMORY,  /* never blocks: tmpfs, ramfs, hugetlbfs */
+	LAS_MEDIUM_DISK,
+	LAS_MEDIUM_STACKED, /* on other file systems: overlay */
+	LAS_MEDIUM_SERVER,  /* of a process or another machine: FUSE, NFS, and all that is not known */
+};
+
 struct las_file {
 	int fd;
 	int flags;              /* F_GETFL */
@@ -32,7 +41,8 @@ struct las_file {
 	bool stream;            /* has no position; found by the first ESPIPE, or by looking */
 	bool is_eventfd;        /* verified */
 	bool refuses_native;    /* found when the native lane tried */
-	bool refuses_nowait;    /* found when the head lane tried */
+	bool refuses_nowait;    /* found when the head lane tried to read (or use a stream) */
+	enum las_medium medium; /* las_file_medium() */
 	struct las_hold *hold;  /* or NULL */
 };
 
@@ -48,7 +58,7 @@ void las_batch_fini(struct las_batch *batch);
 int las_batch_file(struct las_batch *batch, int fd, struct las_file **file);
 /* Reads the flags if they were assumed: 0 or -EBADF. */
 int las_file_refresh(struct las_file *file);
-/* The head lane has read from it: the next batch of this thread may assume. */
+/* The head lane has used it: the next batch of this thread may assume. */
 void las_file_remember(const struct las_file *file);
 /* Fills mode, device, inode and stream: 0 or -errno. */
 int las_file_look(struct las_file *file);
@@ -68,6 +78,8 @@ void las_file_pin(const struct las_file *file, struct las_op *op);
 void las_file_init(void);
 
 bool las_file_direct(const struct las_file *file);
+/* Looks, and asks where it lives: 0 or -errno.  Not for streams and directories. */
+int las_file_medium(struct las_file *file);
 /* Once looked: requests on it end in finite time. */
 bool las_file_bounded(const struct las_file *file);
 /* Once looked: fsync never blocks there, and what it says belongs to io_submit. */

@@ -8,6 +8,7 @@
 
 #include "base/atomic.h"
 #include "base/sys.h"
+#include "lanes/predictor.h"
 
 /* The file has no position: say so, and read or write it as a stream from now on. */
 static void becomes_stream(struct las_op *op, struct las_file *file)
@@ -74,6 +75,9 @@ static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *r
 			}
 			if (las_file_direct(file))
 				return LAS_PASS;
+			if (n == -EAGAIN)
+				return LAS_PASS;
+			continue;
 		}
 		switch (n) {
 		case -EAGAIN:
@@ -114,5 +118,18 @@ enum las_verdict las_head_try(struct las_op *op, struct las_file *file, long *re
 	if (mask == 0 || mask == -EINTR)
 		return LAS_PASS;
 	*result = mask;
+	return LAS_DONE;
+}
+
+enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *result)
+{
+	struct las_guess guess;
+
+	las_predict_begin(&guess);
+	*result = las_op_run(op, file->fd);
+	las_predict_end(&guess, file, op);
+	if (las_unlikely(*result == -EBADF && file->assumed))
+		return LAS_REFUSE;
+	las_file_remember(file);
 	return LAS_DONE;
 }

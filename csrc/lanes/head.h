@@ -17,6 +17,9 @@ enum las_verdict {
 	LAS_REFUSE, /* *result is io_submit's error */
 };
 
+/* Runs the op plainly, because it is predicted not to block, and notes how long it took: LAS_DONE or LAS_REFUSE. */
+enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *result);
+
 /* Reads, writes and polls on a descriptor that is not O_DIRECT.  Never blocks. */
 enum las_verdict las_head_try(struct las_op *op, struct las_file *file, long *result);
 

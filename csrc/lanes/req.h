@@ -45,6 +45,8 @@ struct las_req {
 	bool cancelled;              /* native: a poll that the kernel is giving up */
 	uint8_t lane;                /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */
 	int flags;                   /* the file's, as of submit */
+	uint16_t predictor;          /* where the crew notes how long it took, or 0 */
+	int16_t priority;            /* the submitter's I/O priority */
 	int fd;                      /* native: the program's descriptor, good until io_submit returns */
 	uint32_t phase;              /* native: who acts on its result; atomic */
 	int64_t result;              /* native */
