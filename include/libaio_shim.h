@@ -78,6 +78,15 @@ struct las_stats {
 
 size_t las_stats_get(struct las_stats *out, size_t bytes);
 
+/*
+ * Waits until the writes and syncs that io_submit has accepted are done, then
+ * writes the line for LIBAIO_SHIM_STATS if it is wished and not yet written.
+ * exit(), quick_exit() and a return from main do it by themselves; what ends
+ * or replaces the process without them (_exit, exec) has to call it.
+ * May be called in a signal handler and in a forked or vforked child.
+ */
+void las_finish(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -22,6 +22,7 @@ import pytest
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 SONAMES = ("libaio.so.1", "libaio.so.1t64")
+PRELOADED = (*SONAMES, "libaio_syscall.so")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -227,18 +228,25 @@ def test_environment_is_the_callers(run: Run, build_dir: Path) -> None:
     assert seen == expected
 
 
-def test_both_facades_are_preloaded(run: Run, build_dir: Path) -> None:
-    """Neither alone covers both SONAMEs."""
-    preload = environment_seen(run, env={})["LD_PRELOAD"].split(":")
-    assert preload == [str(build_dir / "lib" / soname) for soname in SONAMES]
+def preload_list(build_dir: Path, names: Sequence[str] = PRELOADED) -> str:
+    return ":".join(str(build_dir / "lib" / name) for name in names)
+
+
+def test_both_facades_and_the_syscalls_are_preloaded(run: Run, build_dir: Path) -> None:
+    """Neither facade alone covers both SONAMEs; programs that make the calls by number need the third library."""
+    assert environment_seen(run, env={})["LD_PRELOAD"] == preload_list(build_dir)
+
+
+def test_syscalls_can_be_left_alone(run: Run, build_dir: Path) -> None:
+    """--no-syscalls preloads the facades only."""
+    assert environment_seen(run, "--no-syscalls", env={})["LD_PRELOAD"] == preload_list(build_dir, SONAMES)
 
 
 def test_preloads_of_others_stay_behind_ours(run: Run, build_dir: Path, compiled: Callable[..., Path]) -> None:
     """In their order, whichever of the two separators joins them."""
     others = [find_library("libm.so.6"), find_library("libdl.so.2")]
     preload = environment_seen(run, env={"LD_PRELOAD": " ".join(others)})["LD_PRELOAD"]
-    ours = ":".join(str(build_dir / "lib" / soname) for soname in SONAMES)
-    assert preload == f"{ours}:{' '.join(others)}"
+    assert preload == f"{preload_list(build_dir)}:{' '.join(others)}"
 
 
 def find_library(soname: str) -> str:
@@ -252,10 +260,19 @@ def find_library(soname: str) -> str:
 
 
 def test_run_within_a_run_preloads_once(run: Run, build_dir: Path) -> None:
-    """A program that starts the launcher again adds nothing."""
+    """A program that starts the launcher again gets the same list, or the one that was asked for last."""
     launcher = str(build_dir / "bin" / "libaio-shim")
-    done = run(launcher, "run", "sh", "-c", 'echo "$LD_PRELOAD"')
-    assert done.stdout.strip() == ":".join(str(build_dir / "lib" / soname) for soname in SONAMES)
+    others = find_library("libm.so.6")
+    show = ["sh", "-c", 'echo "$LD_PRELOAD"']
+    for outer, inner, names in (
+        ([], [], PRELOADED),
+        ([], ["--no-syscalls"], SONAMES),
+        (["--no-syscalls"], [], PRELOADED),
+        (["--no-syscalls"], ["--no-syscalls"], SONAMES),
+    ):
+        assert run(*outer, launcher, "run", *inner, *show).stdout.strip() == preload_list(build_dir, names)
+        done = run(*outer, launcher, "run", *inner, *show, env={"LD_PRELOAD": others})
+        assert done.stdout.strip() == f"{preload_list(build_dir, names)}:{others}"
 
 
 def test_program_inherits_no_descriptor(run: Run) -> None:
@@ -470,7 +487,7 @@ def test_launcher_finds_its_libraries_through_links_and_relative_paths(build_dir
     """Started by a link from elsewhere, by name through PATH, from its own directory."""
     launcher = build_dir / "bin" / "libaio-shim"
     (tmp_path / "link").symlink_to(launcher)
-    expected = f"{build_dir}/lib/libaio.so.1:{build_dir}/lib/libaio.so.1t64\n"
+    expected = preload_list(build_dir) + "\n"
     show = ["run", "sh", "-c", 'echo "$LD_PRELOAD"']
     for command, cwd, path in (
         ([str(tmp_path / "link")], tmp_path, ""),
