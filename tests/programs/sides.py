@@ -145,10 +145,10 @@ def aio_system_calls(side: Side, command: Sequence[str | Path], *, cwd: Path | N
     return ran, [line for line in lines if any(f"{call}(" in line for call in AIO_CALLS.split(","))]
 
 
-def compile_style(source: Path, output: Path, *, raw: bool) -> Path:
-    """One of the programs in styles/, on libaio or on plain system calls."""
+def compile_style(source: Path, output: Path, *, raw: bool, libaio: bool = False) -> Path:
+    """One of the programs in styles/, on libaio or on plain system calls; `libaio`: it needs the library anyway."""
     cc = os.environ.get("CC") or "cc"
-    libraries = [] if raw else [str(build.kernel_library())]
+    libraries = [] if raw and not libaio else [str(build.kernel_library())]
     command = [*cc.split(), *CFLAGS, f"-DRAW={int(raw)}", f"-I{ROOT / 'include'}", str(source), "-o", str(output)]
     done = subprocess.run([*command, *libraries], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
