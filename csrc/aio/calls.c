@@ -34,6 +34,7 @@
 /* Puts every module into its first state, in a new process or in a forked child, which has no contexts. */
 static void start(void)
 {
+	las_critical++; /* a handler that interrupts this is told to try again, rather than to wait for it */
 	las_config_load();
 	memset(&las_stats, 0, sizeof(las_stats));
 	las_hold_init();
@@ -47,6 +48,7 @@ static void start(void)
 	las_complete_init();
 	las_wait_init();
 	las_ctx_init();
+	las_critical--;
 }
 
 static bool ready(void)
@@ -83,7 +85,8 @@ EXPORT long las_io_destroy(io_context_t handle)
 {
 	struct las_ctx *ctx;
 
-	if (interrupted_ourselves())
+	/* From a handler that interrupted a call of the same thread it would wait for that call. */
+	if (interrupted_ourselves() || las_inside)
 		return -EAGAIN;
 	if (!ready())
 		return -EINVAL;
@@ -95,7 +98,9 @@ EXPORT long las_io_destroy(io_context_t handle)
 		las_ctx_unvisit(ctx);
 		return -EINVAL;
 	}
+	las_inside++;
 	las_destroy(ctx);
+	las_inside--;
 	las_ctx_unvisit(ctx);
 	return 0;
 }
@@ -112,7 +117,9 @@ static long submit(io_context_t handle, long nr, struct iocb **iocbpp, bool quie
 	ctx = las_ctx_enter(handle);
 	if (las_unlikely(!ctx))
 		return -EINVAL;
+	las_inside++;
 	ret = las_submit(ctx, nr, (struct las_iocb *const *)(void *)iocbpp, quiet);
+	las_inside--;
 	las_ctx_leave(ctx);
 	return ret;
 }
@@ -241,7 +248,7 @@ EXPORT int las_io_owns(io_context_t handle)
 {
 	struct las_ctx *ctx;
 
-	if (!las_process_ready())
+	if (interrupted_ourselves() || !las_process_ready())
 		return 0;
 	ctx = las_ctx_visit(handle);
 	if (ctx)

@@ -58,6 +58,12 @@ long las_cancel(struct las_ctx *ctx, uint64_t obj, struct las_event *result)
 	}
 	if (!req)
 		return -EINVAL;
+	if (req->op.done) {
+		/* A part of it has been moved: it did run, and says so. */
+		las_crew_leave_order(req);
+		req->owner->complete(req, (long)req->op.done);
+		return -EINPROGRESS;
+	}
 	*result = (struct las_event){ .data = req->data, .obj = req->obj, .res = -ECANCELED };
 	take_back(req);
 	return 0;
@@ -75,7 +81,7 @@ static bool wait_native(struct las_ctx *ctx)
 		return false;
 	while (las_native_cancel(native, &ctx->owner, 0))
 		;
-	ticket = las_native_try_lead(native, 1);
+	ticket = las_native_try_lead(native);
 	if (!ticket)
 		return false;
 	n = las_native_wait(native, events, las_now_ns() + PATIENCE_NS);
@@ -97,7 +103,7 @@ void las_destroy(struct las_ctx *ctx)
 	 */
 	for (;;) {
 		while ((req = take_queued(&ctx->owner, 0))) {
-			if (las_op_must_finish(&req->op))
+			if (las_op_must_finish(&req->op) && req->bounded)
 				las_crew_run(req);
 			else
 				give_up(req);

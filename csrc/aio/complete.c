@@ -121,6 +121,9 @@ void las_complete_post(struct las_ctx *ctx, const struct las_event *event, bool 
 		las_store_relaxed(&ctx->count_head, ctx->count_head + 1);
 	if (las_unlikely(ctx->waiters && (int32_t)(las_done_count(ctx->slots.done) - ctx->wake_at) >= 0))
 		w = wake_locked(ctx);
+	/* A leader that waits for several in the kernel has counted on this one to come there, and counts anew. */
+	else if (las_unlikely(ctx->leading && las_native_min(ctx->native) > 1))
+		w.leader = true;
 	las_unlock(&ctx->lock);
 	wake(ctx, w);
 }

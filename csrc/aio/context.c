@@ -82,7 +82,7 @@ static struct las_ctx *find(const void *handle)
 		const void *at = las_load_acquire(&t->entries[i].handle); /* pairs with insert_locked */
 
 		if (at == handle)
-			return t->entries[i].ctx;
+			return las_load_acquire(&t->entries[i].ctx);
 		if (!at)
 			return NULL;
 	}
@@ -92,9 +92,10 @@ static void insert_locked(struct table *t, struct las_ctx *ctx)
 {
 	size_t i = hash(ctx->slots.handle) & t->mask;
 
-	while (t->entries[i].handle)
+	/* An address that is there already was a ring that the program has unmapped; now it is this one. */
+	while (t->entries[i].handle && t->entries[i].handle != ctx->slots.handle)
 		i = (i + 1) & t->mask;
-	t->entries[i].ctx = ctx;
+	las_store_release(&t->entries[i].ctx, ctx);
 	las_store_release(&t->entries[i].handle, (const void *)ctx->slots.handle);
 	t->used++;
 }

@@ -17,6 +17,7 @@
 #include "base/config.h"
 #include "base/fork.h"
 #include "base/lock.h"
+#include "base/lock.h"
 #include "base/sys.h"
 #include "lanes/crew.h"
 
@@ -42,7 +43,7 @@ EXPORT size_t las_stats_get(struct las_stats *out, size_t bytes)
 	struct las_stats stats;
 
 	memset(&stats, 0, sizeof(stats));
-	if (las_process_ready())
+	if (las_critical == 0 && las_process_ready())
 		las_report_collect(&stats);
 	if (bytes > sizeof(stats))
 		bytes = sizeof(stats);
@@ -120,7 +121,7 @@ EXPORT void las_finish(void)
 		return;
 	/* A handler that interrupted one of our own short sections would wait for itself. */
 	if (las_critical == 0) {
-		las_crew_drain();
+		las_crew_drain(las_inside == 0);
 		if (is_news())
 			write_line();
 	}

@@ -32,7 +32,7 @@
 #include "lanes/reaper.h"
 #include "lanes/order.h"
 
-#define UNWAITED 4 /* submissions in a row without a wait that make a program one that only peeks */
+#define UNWAITED 4 /* submissions in a row without a wait, more than its depth, that make a program one that only peeks */
 
 struct submission {
 	struct las_ctx *ctx;
@@ -61,7 +61,8 @@ static void flush_raises(struct submission *s)
 		struct las_file *file = &s->eventfds.files[i];
 
 		if (s->raises[i])
-			las_complete_raise(file->fd, s->raises[i], !(file->flags & O_NONBLOCK));
+			las_complete_raise(file->hold ? file->hold->fd : file->fd, s->raises[i],
+			                   !(file->flags & O_NONBLOCK));
 		s->raises[i] = 0;
 	}
 }
@@ -81,6 +82,9 @@ static void post(struct submission *s, const struct candidate *c, long result)
 {
 	struct las_event event = { .data = c->iocb.data, .obj = c->obj, .res = result };
 
+	/* Another thread may see the event and close the eventfd before it is raised. */
+	if (c->eventfd && las_load_relaxed(&s->ctx->shared) && !c->eventfd->hold)
+		(void)las_hold_get(c->eventfd->fd, LAS_HOLD_PLAIN, &c->eventfd->hold);
 	las_complete_post(s->ctx, &event, true);
 	if (c->eventfd)
 		s->raises[c->eventfd - s->eventfds.files]++;
@@ -170,10 +174,10 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 		if (*result)
 			return LAS_REFUSE;
 	}
-	if ((append || file->stream) && las_order_busy(file, c->op.kind))
+	if ((append || (file->stream && !las_file_anonymous(file))) && las_order_busy(file, c->op.kind))
 		return LAS_PASS;
 	/* A stream's readiness is found by trying, whatever lanes are on. */
-	if (file->stream && !is_durable(c))
+	if ((file->stream && !is_durable(c)) || c->op.rw_flags & RWF_NOWAIT)
 		verdict = las_head_try(&c->op, file, result);
 	else if (c->op.kind == LAS_OP_WRITE)
 		verdict = route_write(c, append, result);
@@ -286,7 +290,8 @@ static void accept(struct submission *s, struct las_req *req)
 /* Passes a request that holds its file on to where it waits. */
 static void dispatch(struct submission *s, struct las_file *file, struct las_req *req)
 {
-	bool in_line = las_op_is_rw(&req->op) && (file->stream || is_append(file, &req->op));
+	/* All eventfds, timerfds and their like share one inode, and have no order among them to keep. */
+	bool in_line = las_op_is_rw(&req->op) && ((file->stream && !las_file_anonymous(file)) || is_append(file, &req->op));
 
 	if (!s->asked_priority) {
 		s->priority = (int)las_sys.ioprio_get(1 /* IOPRIO_WHO_PROCESS */, 0);
@@ -312,7 +317,8 @@ static void carry_on(struct submission *s, struct las_req *req)
 
 	req->lane = LAS_LANE_CREW;
 	req->owner->moved(req);
-	if (crew_can_help(s) && las_batch_file(&s->files, req->fd, &file) == 0 && las_file_look(file) == 0 &&
+	if (crew_can_help(s) && las_batch_file(&s->files, req->fd, &file) == 0 && las_file_refresh(file) == 0 &&
+	    las_file_look(file) == 0 &&
 	    (req->file || las_file_hold(file, &req->file) == 0)) {
 		req->device = (uint32_t)(file->device ^ file->device >> 8);
 		dispatch(s, file, req);
@@ -331,7 +337,7 @@ static void flush_native(struct submission *s)
 		return;
 	/* Relaxed hints: a wrong guess costs up to a millisecond (the reaper's look), or a wake-up too many. */
 	reaped = las_load_relaxed(&ctx->notifying) || las_load_relaxed(&ctx->elsewhere) ||
-	         (las_load_relaxed(&ctx->unwaited) > UNWAITED && !las_load_relaxed(&ctx->leading));
+	         (las_load_relaxed(&ctx->unwaited) > ctx->reserved + UNWAITED && !las_load_relaxed(&ctx->leading));
 	las_list_init(&refused);
 	las_native_submit(ctx->native, s->native, s->native_count, reaped, &refused);
 	las_count(native, s->native_count);
@@ -380,6 +386,7 @@ static bool enqueue_native(struct submission *s, struct candidate *c)
 	if (!req)
 		return false;
 	accept(s, req);
+	las_file_remember(c->file);
 	s->native[s->native_count++] = req;
 	if (s->native_count == LAS_NATIVE_BATCH)
 		flush_native(s);

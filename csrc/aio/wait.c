@@ -27,6 +27,8 @@
 #include "lanes/native.h"
 #include "lanes/reaper.h"
 
+#define MOST 0x40000000u /* events that a wait counts with; no ring has so many, and differences stay signed */
+
 /* Notes that somebody sleeps until `missing` more have completed; ctx->lock is held. */
 static void register_locked(struct las_ctx *ctx, uint32_t missing)
 {
@@ -92,15 +94,12 @@ static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns)
 	struct las_native *native = las_load_acquire(&ctx->native);
 	struct las_event events[LAS_NATIVE_BATCH];
 	uint32_t available, ticket, followers;
-	long n = -EBUSY;
+	long n = 0;
 	bool go = false;
 
 	if (!native || las_load_relaxed(&ctx->elsewhere) || !las_native_in_flight(native))
 		return -EBUSY;
-	/* Events are moved on one by one where somebody else may want to know of them. */
-	if (las_load_relaxed(&ctx->shared) || las_load_relaxed(&ctx->notifying))
-		need = 1;
-	ticket = las_native_try_lead(native, need < LAS_NATIVE_BATCH ? need : LAS_NATIVE_BATCH);
+	ticket = las_native_try_lead(native);
 	if (!ticket)
 		return -EBUSY;
 	las_lock(&ctx->lock);
@@ -108,6 +107,9 @@ static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns)
 	if (available < need && !las_ctx_dead(ctx)) {
 		register_locked(ctx, need - available);
 		las_store_relaxed(&ctx->leading, true);
+		/* Events are moved on one by one where somebody else may want to know of them. */
+		if (!las_load_relaxed(&ctx->shared) && !las_load_relaxed(&ctx->notifying))
+			las_native_set_min(native, need - available);
 		go = true;
 	}
 	las_unlock(&ctx->lock);
@@ -126,7 +128,7 @@ static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns)
 	/* The lead is handed on: whoever still waits may have to go to the kernel now. */
 	if (followers && las_native_in_flight(native))
 		las_complete_wake_all(ctx);
-	return n > 0 || !go ? 0 : n;
+	return n < 0 ? n : 0;
 }
 
 static int64_t until(int64_t deadline_ns, struct timespec *left)
@@ -202,8 +204,8 @@ static long follow(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, cons
 
 	if (native && las_native_in_flight(native)) {
 		las_reaper_watch();
-		if (las_load_relaxed(&ctx->leading))
-			las_native_kick_greedy(native);
+		if (las_load_relaxed(&ctx->leading) && las_native_min(native) > 1)
+			las_native_kick(native);
 	}
 	return sleep_for(ctx, need, deadline_ns, mask);
 }
@@ -223,7 +225,9 @@ static bool help(struct las_ctx *ctx, uint32_t need)
 	if (!req)
 		return false;
 	las_count(helped, 1);
+	las_inside++; /* a handler may leave by exit(), which must not wait for this one */
 	las_crew_run(req);
+	las_inside--;
 	return true;
 }
 
@@ -269,7 +273,7 @@ long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *event
 			return taken ? taken : err;
 		if (n)
 			continue;
-		need = (uint32_t)(min_nr - taken);
+		need = min_nr - taken < MOST ? (uint32_t)(min_nr - taken) : MOST;
 		if (deadline_ns == LAS_FOREVER_NS && !mask && help(ctx, need))
 			continue;
 		if (deadline_ns == 0) {

@@ -24,6 +24,12 @@ static int map_state(void)
 	return 0;
 }
 
+void las_process_forked(void)
+{
+	if (las_process_state)
+		las_store_release(las_process_state, LAS_PROCESS_NEW);
+}
+
 int las_process_start(void (*init)(void))
 {
 	uint32_t new = LAS_PROCESS_NEW;

@@ -30,6 +30,9 @@ static inline bool las_process_ready(void)
 	return las_likely(state && las_load_acquire(state) == LAS_PROCESS_READY);
 }
 
+/* Called in a forked child by libc's fork(), which needs no help on kernels that wipe the page (4.14). */
+void las_process_forked(void);
+
 /* Runs init exactly once per process; a second caller waits for it.  0 or -ENOMEM. */
 int las_process_start(void (*init)(void));
 

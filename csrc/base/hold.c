@@ -13,8 +13,10 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include "base/atomic.h"
+#include "base/fork.h"
 #include "base/lock.h"
 #include "base/pool.h"
 #include "base/sys.h"
@@ -34,14 +36,20 @@ static struct {
 
 static bool handlers_registered; /* survives fork, unlike `holds` */
 
+static _Thread_local bool fork_locked;
+
+/* A handler that forks may have interrupted a section of this very lock; then it has to do without. */
 static void fork_prepare(void)
 {
-	las_lock(&holds.lock);
+	fork_locked = las_critical == 0;
+	if (fork_locked)
+		las_lock(&holds.lock);
 }
 
 static void fork_parent(void)
 {
-	las_unlock(&holds.lock);
+	if (fork_locked)
+		las_unlock(&holds.lock);
 }
 
 static void close_all(struct las_link *head)
@@ -56,10 +64,12 @@ static void close_all(struct las_link *head)
 /* The child has its own descriptor table: closing here drops nobody's locks and no file of the parent's. */
 static void fork_child(void)
 {
-	las_unlock(&holds.lock);
+	if (fork_locked)
+		las_unlock(&holds.lock);
 	close_all(&holds.live);
 	close_all(&holds.parked);
 	holds.nparked = 0;
+	las_process_forked();
 }
 
 void las_hold_init(void)
@@ -105,10 +115,11 @@ int las_hold_reserve(unsigned n)
 
 	las_lock(&holds.lock);
 	first = !holds.ready;
+	if (first)
+		holds.base = base_number();
 	holds.ready = true;
 	las_unlock(&holds.lock);
 	if (first) {
-		holds.base = base_number();
 		grow_table();
 		if (!handlers_registered && pthread_atfork(fork_prepare, fork_parent, fork_child) == 0)
 			handlers_registered = true;
@@ -131,6 +142,18 @@ static long duplicate(int fd)
 	return dup;
 }
 
+/* The same open file; where the kernel does not tell (seccomp), the same inode opened alike has to do. */
+static bool same_file(int a, int b)
+{
+	long order = las_sys.kcmp_file((int)las_sys.getpid(), a, b);
+	struct stat sa, sb;
+
+	if (order >= 0)
+		return order == 0;
+	return las_sys.fstat(a, &sa) == 0 && las_sys.fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
+	       sa.st_ino == sb.st_ino && las_sys.fcntl(a, F_GETFL, 0) == las_sys.fcntl(b, F_GETFL, 0);
+}
+
 /* A parked hold of the same open file serves again: one descriptor per file, not one per request. */
 static struct las_hold *unpark_locked(int fd)
 {
@@ -139,7 +162,7 @@ static struct las_hold *unpark_locked(int fd)
 	las_list_each(&holds.parked, l, tmp) {
 		struct las_hold *hold = las_container_of(l, struct las_hold, link);
 
-		if (hold->from != fd || las_sys.kcmp_file((int)las_sys.getpid(), fd, hold->fd) != 0)
+		if (hold->from != fd || !same_file(fd, hold->fd))
 			continue;
 		las_list_remove(l);
 		las_store_relaxed(&holds.nparked, holds.nparked - 1);

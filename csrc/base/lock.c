@@ -4,6 +4,7 @@
 #include "base/futex.h"
 
 _Thread_local unsigned las_critical;
+_Thread_local unsigned las_inside;
 
 void las_lock_slow(struct las_lock *lock)
 {

@@ -38,6 +38,9 @@ static inline const void *las_thread_self(void)
 	return &las_critical;
 }
 
+/* How many calls into the library this thread is in, more than one from signal handlers. */
+extern _Thread_local unsigned las_inside LAS_TLS_MODEL;
+
 void las_lock_slow(struct las_lock *lock);
 void las_unlock_slow(struct las_lock *lock);
 

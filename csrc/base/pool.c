@@ -2,6 +2,7 @@
 #include "base/pool.h"
 
 #include <errno.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 
 #include "base/sys.h"
@@ -13,6 +14,26 @@ void las_pool_init(struct las_pool *pool, size_t object_bytes)
 	*pool = (struct las_pool){ .object_bytes = object_bytes };
 }
 
+/* Untouched objects, described in the first of them. */
+struct range {
+	struct range *next;
+	char *end;
+};
+
+static bool fresh_locked(struct las_pool *pool)
+{
+	struct range *rest = pool->rest;
+
+	if ((size_t)(pool->fresh_end - pool->fresh) >= pool->object_bytes)
+		return true;
+	if (!rest)
+		return false;
+	pool->rest = rest->next;
+	pool->fresh_end = rest->end;
+	pool->fresh = (char *)rest;
+	return true;
+}
+
 static int grow_locked(struct las_pool *pool, size_t objects)
 {
 	size_t bytes = (objects * pool->object_bytes + CHUNK_BYTES - 1) / CHUNK_BYTES * CHUNK_BYTES;
@@ -20,11 +41,13 @@ static int grow_locked(struct las_pool *pool, size_t objects)
 
 	if (!chunk)
 		return -ENOMEM;
-	/* What was left of the last chunk goes on the free chain, so that it is not lost. */
-	while ((size_t)(pool->fresh_end - pool->fresh) >= pool->object_bytes) {
-		*(void **)(void *)pool->fresh = pool->free;
-		pool->free = pool->fresh;
-		pool->fresh += pool->object_bytes;
+	/* What is left of the last chunk is kept, and touched only at its beginning. */
+	if ((size_t)(pool->fresh_end - pool->fresh) >= pool->object_bytes) {
+		struct range *rest = (struct range *)(void *)pool->fresh;
+
+		rest->next = pool->rest;
+		rest->end = pool->fresh_end;
+		pool->rest = rest;
 	}
 	pool->fresh = chunk;
 	pool->fresh_end = chunk + bytes;
@@ -60,7 +83,7 @@ void *las_pool_get(struct las_pool *pool)
 	if (pool->free) {
 		object = pool->free;
 		pool->free = *(void **)object;
-	} else if ((size_t)(pool->fresh_end - pool->fresh) >= pool->object_bytes || grow_locked(pool, 1) == 0) {
+	} else if (fresh_locked(pool) || grow_locked(pool, 1) == 0) {
 		object = pool->fresh;
 		pool->fresh += pool->object_bytes;
 	}

@@ -30,6 +30,8 @@
 #include "lanes/predictor.h"
 
 #define IDLE_NS       ((int64_t)2 * 1000 * 1000 * 1000) /* a thread without work for this long ends */
+#define NAPS          4       /* short ones before a long rest: holds may be parked just after the work */
+#define IMPATIENCE_NS ((int64_t)100 * 1000 * 1000)
 #define DEVICES       64
 #define NEAR          8   /* how far las_crew_take_near looks */
 #define AFFINITY_BYTES 1024
@@ -49,6 +51,7 @@ static struct {
 	struct crew_class bounded, unbounded;
 	uint32_t names; /* numbers for thread names */
 	long pid;       /* whose descriptor table the threads use */
+	bool draining;  /* the process ends */
 	uint32_t owed;  /* requests that exit has to wait for; a futex */
 } crew;
 
@@ -94,16 +97,19 @@ static struct las_req *pop_locked(struct crew_class *c)
 	return NULL;
 }
 
-void las_crew_owe(const struct las_req *req)
+void las_crew_owe(struct las_req *req)
 {
-	if (req->bounded && las_op_must_finish(&req->op))
-		las_add_relaxed(&crew.owed, 1); /* the exit path is ordered behind this thread's work by the program */
+	/* What is accepted while the process ends is nobody's promise any more, or the end would never come. */
+	if (!req->bounded || !las_op_must_finish(&req->op) || las_load_relaxed(&crew.draining))
+		return;
+	req->owed = true;
+	las_add_relaxed(&crew.owed, 1); /* the exit path is ordered behind this thread's work by the program */
 }
 
 void las_crew_paid(const struct las_req *req)
 {
 	/* Release what the request did to las_crew_drain's acquire. */
-	if (req->bounded && las_op_must_finish(&req->op) && las_sub_acq_rel(&crew.owed, 1) == 1)
+	if (req->owed && las_sub_acq_rel(&crew.owed, 1) == 1)
 		las_futex_wake(&crew.owed, LAS_WAKE_ALL);
 }
 
@@ -279,6 +285,7 @@ static bool call(struct crew_class *c, int what)
 static bool rest(struct crew_class *c)
 {
 	int64_t idle_ns = IDLE_NS;
+	unsigned naps = 0;
 	uint32_t word;
 	bool stay;
 	long err;
@@ -287,7 +294,7 @@ static bool rest(struct crew_class *c)
 	word = c->word;
 	las_unlock(&c->lock);
 	do {
-		int64_t nap = las_hold_expire() ? LAS_LINGER_NS : idle_ns;
+		int64_t nap = las_hold_expire() || naps++ < NAPS ? LAS_LINGER_NS : idle_ns;
 
 		err = las_futex_wait(&c->word, word, las_now_ns() + nap);
 		idle_ns -= nap;
@@ -414,10 +421,16 @@ struct las_req *las_crew_take_near(const struct las_owner *owner)
 	return take(&crew.bounded, owner, 0, NEAR);
 }
 
-void las_crew_drain(void)
+void las_crew_drain(bool patient)
 {
-	uint32_t owed;
+	uint32_t owed, before = 0;
 
-	while ((owed = las_load_acquire(&crew.owed)) != 0) /* pairs with las_crew_paid */
-		las_futex_wait(&crew.owed, owed, LAS_FOREVER_NS);
+	las_store_relaxed(&crew.draining, true);
+	while ((owed = las_load_acquire(&crew.owed)) != 0) { /* pairs with las_crew_paid */
+		/* Not patient: it is this very thread that has some of them in its hands, below us on the stack. */
+		if (!patient && owed == before)
+			return;
+		before = owed;
+		las_futex_wait(&crew.owed, owed, patient ? LAS_FOREVER_NS : las_now_ns() + IMPATIENCE_NS);
+	}
 }

@@ -43,10 +43,13 @@ void las_crew_run(struct las_req *req);
 void las_crew_leave_order(struct las_req *req);
 
 /* A request that must finish before the process ends: counted from its acceptance to its result or its withdrawal. */
-void las_crew_owe(const struct las_req *req);
+void las_crew_owe(struct las_req *req);
 void las_crew_paid(const struct las_req *req);
-/* Waits until everything that must finish (writes and syncs to files) has finished. */
-void las_crew_drain(void);
+/*
+ * Waits until everything that must finish (writes and syncs to files) has
+ * finished; unless patient, only as long as it gets fewer.
+ */
+void las_crew_drain(bool patient);
 
 /* Whether the calling process's descriptors are those of the crew's threads (not so in a clone(CLONE_VM) child). */
 bool las_crew_shares_descriptors(void);

@@ -186,6 +186,11 @@ bool las_file_direct(const struct las_file *file)
 	return file->flags & O_DIRECT;
 }
 
+bool las_file_anonymous(const struct las_file *file)
+{
+	return file->device == kernel.anon_device && file->inode == kernel.anon_inode;
+}
+
 int las_file_check_eventfd(struct las_file *file)
 {
 	int err;
@@ -196,7 +201,7 @@ int las_file_check_eventfd(struct las_file *file)
 	if (err)
 		return err;
 	/* The inode keeps us from ever writing into a file of the program's; of its kind, only an eventfd looks at 8 bytes. */
-	if (file->device != kernel.anon_device || file->inode != kernel.anon_inode)
+	if (!las_file_anonymous(file))
 		return -EINVAL;
 	if (las_sys.write(file->fd, NULL, 8) != -EFAULT)
 		return -EINVAL;
@@ -340,12 +345,15 @@ void las_file_pin(const struct las_file *file, struct las_op *op)
 int las_file_hold(struct las_file *file, struct las_hold **hold)
 {
 	if (!file->hold) {
-		enum las_hold_kind kind = LAS_HOLD_PLAIN;
+		enum las_hold_kind kind = LAS_HOLD_LOCKS; /* any file with an inode of its own may carry one */
 		int err = las_file_look(file);
 
 		if (!err && S_ISREG(file->mode)) {
 			err = las_file_medium(file);
-			kind = file->medium == LAS_MEDIUM_SERVER ? LAS_HOLD_LINGERS : LAS_HOLD_LOCKS;
+			if (file->medium == LAS_MEDIUM_SERVER)
+				kind = LAS_HOLD_LINGERS;
+		} else if (las_file_anonymous(file) || S_ISSOCK(file->mode)) {
+			kind = LAS_HOLD_PLAIN;
 		}
 		if (!err)
 			err = las_hold_get(file->fd, kind, &file->hold);

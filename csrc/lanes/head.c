@@ -4,10 +4,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
-#include <sys/resource.h>
 
 #include "base/atomic.h"
-#include "base/sys.h"
+#include "lanes/order.h"
 #include "lanes/predictor.h"
 
 /* The file has no position: say so, and read or write it as a stream from now on. */
@@ -39,17 +38,6 @@ static enum las_verdict refused(struct las_op *op, struct las_file *file, long e
 	return LAS_PASS;
 }
 
-/* Whether a short step has a rest.  A stream's read has not; a write that met RLIMIT_FSIZE must not raise SIGXFSZ. */
-static bool goes_on(const struct las_op *op)
-{
-	struct rlimit limit;
-
-	if (op->kind == LAS_OP_READ)
-		return op->offset >= 0;
-	return op->offset < 0 || las_sys.prlimit(RLIMIT_FSIZE, &limit) < 0 ||
-	       (uint64_t)op->offset + op->done < limit.rlim_cur;
-}
-
 static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *result)
 {
 	if (file->stream)
@@ -59,7 +47,7 @@ static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *r
 
 		if (las_likely(n >= 0)) {
 			/* Short: the end of the file, or the first page that is not there; the next step tells. */
-			if (n > 0 && op->done < op->bytes && goes_on(op))
+			if (n > 0 && op->done < op->bytes && las_op_goes_on(op, 0))
 				continue;
 			if (op->kind == LAS_OP_READ && op->offset >= 0)
 				las_file_remember(file);
@@ -92,6 +80,9 @@ static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *r
 				return LAS_DONE;
 			}
 			becomes_stream(op, file);
+			/* Known only now: others may wait in line before it. */
+			if (las_file_look(file) == 0 && las_order_busy(file, op->kind))
+				return LAS_PASS;
 			continue;
 		case -EINTR:
 			return LAS_PASS;
@@ -130,6 +121,14 @@ enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *
 	las_predict_end(&guess, file, op);
 	if (las_unlikely(*result == -EBADF && file->assumed))
 		return LAS_REFUSE;
+	if (las_unlikely(*result == -EINVAL)) {
+		int check = las_file_check_op(file, op); /* a file without such an operation, hugetlbfs for one */
+
+		if (check) {
+			*result = check;
+			return LAS_REFUSE;
+		}
+	}
 	las_file_remember(file);
 	return LAS_DONE;
 }

@@ -32,6 +32,8 @@
 
 #define KICK          0 /* the data of an iocb that is nobody's request */
 #define RETRY_TICKS   30000000 /* about 10 ms between attempts to get a hidden context that failed */
+#define SLICE_NS      ((int64_t)50 * 1000 * 1000)  /* a leader looks around this often, should a kick have failed */
+#define VOID_NS       ((int64_t)500 * 1000 * 1000) /* a leader away for longer has left by longjmp or has ended */
 #define SINGLE_BLOCK  4096     /* a transfer within one block cannot be refused halfway */
 
 enum { PHASE_DOWN = 1, PHASE_FOUND, PHASE_KERNEL };
@@ -46,6 +48,7 @@ struct las_native {
 	uint32_t led;          /* the leader's ticket, 0 if there is none; atomic to read */
 	uint32_t tickets;
 	const void *leader;    /* its thread */
+	int64_t led_ns;        /* since when */
 	unsigned min;          /* events that make the leader return */
 	struct las_link polls; /* pending polls, to be cancelled */
 
@@ -229,7 +232,18 @@ static bool is_refusal(const struct las_req *req, int64_t res)
 /* A part was moved and more may follow: the end of the file, or a NOWAIT that stopped where it would have blocked. */
 static bool is_partial(const struct las_req *req, int64_t res)
 {
-	return req->file && las_op_is_rw(&req->op) && res > 0 && (uint64_t)res < req->op.bytes;
+	return req->file && las_op_is_rw(&req->op) && res > 0 && (uint64_t)res < req->op.bytes &&
+	       las_op_goes_on(&req->op, (uint64_t)res);
+}
+
+/*
+ * A late refusal is carried on by the crew, which needs the file.  Only the
+ * first moments of a second thread on a context can bring one without a hold
+ * (its submitter did not know yet); the descriptor is taken as it is then.
+ */
+static bool late_hold(struct las_req *req)
+{
+	return req->file || las_hold_get(req->fd, LAS_HOLD_LOCKS, &req->file) == 0;
 }
 
 /* The event's result, in the hands of the only thread that may act on it. */
@@ -240,7 +254,7 @@ static void finish(struct las_native *native, struct las_req *req, int64_t res, 
 	forget_poll(native, req);
 	if (again && refused) {
 		las_list_push(refused, &req->link);
-	} else if ((again && req->file) || is_partial(req, res)) {
+	} else if ((again && late_hold(req)) || is_partial(req, res)) {
 		if (!again)
 			las_op_advance(&req->op, (uint64_t)res);
 		req->lane = LAS_LANE_CREW;
@@ -253,34 +267,42 @@ static void finish(struct las_native *native, struct las_req *req, int64_t res, 
 	las_sub_acq_rel(&native->in_flight, 1);
 }
 
-/* One event that was taken off the hidden ring. */
-static void settle(struct las_native *native, const struct las_event *event)
+/* The request of an event that was taken off the hidden ring, if it is ours to finish; NULL if it is its submitter's. */
+static struct las_req *claim(const struct las_event *event)
 {
 	struct las_req *req = (struct las_req *)(uintptr_t)event->data;
 
 	if (event->data == KICK)
-		return;
+		return NULL;
 	req->result = event->res;
 	/* Acquire and release: the result to the submitter, or the submitter's last writes to us. */
-	if (__atomic_exchange_n(&req->phase, PHASE_FOUND, __ATOMIC_ACQ_REL) != PHASE_DOWN)
-		finish(native, req, event->res, NULL);
+	return __atomic_exchange_n(&req->phase, PHASE_FOUND, __ATOMIC_ACQ_REL) == PHASE_DOWN ? NULL : req;
 }
 
-/* Takes up to max events off the hidden ring in memory; the kernel only moves tail, we only head. */
-static unsigned take_locked(struct las_native *native, struct las_event *out, unsigned max)
+/*
+ * Takes up to max events off the hidden ring in memory (the kernel only moves
+ * tail, we only head) and claims their requests.  All under the lock: when a
+ * submitter has held it after its system call, no refusal of its requests is
+ * in anybody's hands unclaimed.
+ */
+static unsigned take_locked(struct las_native *native, struct las_req **out, unsigned max)
 {
 	struct las_ring *ring = native->ring;
 	uint32_t nr = ring->nr, head = las_load_relaxed(&ring->head); /* only this side writes it, under the lock */
 	uint32_t tail = las_load_acquire(&ring->tail);                /* pairs with the kernel's barrier after the event */
 	unsigned n = 0;
 
+	if (head == tail)
+		return 0;
 	while (head != tail && n < max) {
-		out[n++] = ring->events[head];
+		struct las_req *req = claim(&ring->events[head]);
+
+		if (req)
+			out[n++] = req;
 		if (++head == nr)
 			head = 0;
 	}
-	if (n)
-		las_store_release(&ring->head, head);
+	las_store_release(&ring->head, head);
 	return n;
 }
 
@@ -289,37 +311,44 @@ static bool looks_empty(const struct las_native *native)
 	return las_load_relaxed(&native->ring->head) == las_load_relaxed(&native->ring->tail);
 }
 
-void las_native_drain(struct las_native *native)
+static void drain(struct las_native *native)
 {
-	struct las_event events[LAS_NATIVE_BATCH];
+	struct las_req *reqs[LAS_NATIVE_BATCH];
 	unsigned n;
 
-	/* A hint: what arrives right now is found by the next look. */
-	if (looks_empty(native))
-		return;
 	do {
 		las_lock(&native->lock);
-		n = native->led ? 0 : take_locked(native, events, LAS_NATIVE_BATCH);
+		n = native->led ? 0 : take_locked(native, reqs, LAS_NATIVE_BATCH);
 		las_unlock(&native->lock);
 		for (unsigned i = 0; i < n; i++)
-			settle(native, &events[i]);
+			finish(native, reqs[i], reqs[i]->result, NULL);
 	} while (n == LAS_NATIVE_BATCH);
 }
 
-uint32_t las_native_try_lead(struct las_native *native, unsigned min)
+void las_native_drain(struct las_native *native)
 {
+	/* A hint: what arrives right now is found by the next look. */
+	if (!looks_empty(native))
+		drain(native);
+}
+
+uint32_t las_native_try_lead(struct las_native *native)
+{
+	int64_t now = las_now_ns();
 	uint32_t ticket = 0;
 
 	las_lock(&native->lock);
 	/*
 	 * If this very thread leads already, it is in a signal handler that interrupted its wait, or has left it by
-	 * longjmp: in both cases it does not take events now, and the older ticket is void.
+	 * longjmp: in both cases it does not take events now, and the older ticket is void.  So is that of a thread
+	 * that has not been back for much longer than it ever waits.
 	 */
-	if (!native->led || native->leader == las_thread_self()) {
+	if (!native->led || native->leader == las_thread_self() || now - native->led_ns > VOID_NS) {
 		if (++native->tickets == 0)
 			native->tickets = 1;
 		ticket = native->tickets;
-		las_store_relaxed(&native->min, min);
+		las_store_relaxed(&native->min, 1);
+		native->led_ns = now;
 		native->leader = las_thread_self();
 		las_store_release(&native->led, ticket);
 	}
@@ -335,27 +364,43 @@ void las_native_leave_lead(struct las_native *native, uint32_t ticket)
 	las_unlock(&native->lock);
 }
 
+void las_native_set_min(struct las_native *native, unsigned min)
+{
+	las_store_relaxed(&native->min, min < LAS_NATIVE_BATCH ? min : LAS_NATIVE_BATCH);
+}
+
+unsigned las_native_min(const struct las_native *native)
+{
+	return las_load_relaxed(&native->min);
+}
+
 long las_native_wait(struct las_native *native, struct las_event *events, int64_t deadline_ns)
 {
-	struct timespec left, *timeout = NULL;
+	int64_t left_ns = SLICE_NS, now;
+	struct timespec left;
 	long n;
 
 	if (deadline_ns != LAS_FOREVER_NS) {
-		int64_t ns = deadline_ns - las_now_ns();
-
-		if (ns <= 0)
-			ns = 1;
-		left = (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
-		timeout = &left;
+		now = las_now_ns();
+		left_ns = deadline_ns - now < SLICE_NS ? deadline_ns - now : SLICE_NS;
+		if (left_ns <= 0)
+			left_ns = 1;
 	}
-	n = las_sys.io_getevents((uintptr_t)native->ring, las_load_relaxed(&native->min), LAS_NATIVE_BATCH, events, timeout);
+	left = (struct timespec){ .tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000 };
+	n = las_sys.io_getevents((uintptr_t)native->ring, las_load_relaxed(&native->min), LAS_NATIVE_BATCH, events, &left);
+	if (n == 0 && (deadline_ns == LAS_FOREVER_NS || las_now_ns() < deadline_ns))
+		return 0;
 	return n == 0 ? -ETIMEDOUT : n;
 }
 
 void las_native_settle(struct las_native *native, const struct las_event *events, long n)
 {
-	for (long i = 0; i < n; i++)
-		settle(native, &events[i]);
+	for (long i = 0; i < n; i++) {
+		struct las_req *req = claim(&events[i]);
+
+		if (req)
+			finish(native, req, req->result, NULL);
+	}
 }
 
 void las_native_kick(struct las_native *native)
@@ -381,12 +426,6 @@ void las_native_kick(struct las_native *native)
 	}
 	las_sys.io_submit((uintptr_t)native->ring, n, list);
 	las_sys.close((int)fd);
-}
-
-void las_native_kick_greedy(struct las_native *native)
-{
-	if (las_load_relaxed(&native->min) > 1)
-		las_native_kick(native);
 }
 
 /* Before a request goes down: its iocb, its place among the polls. */
@@ -425,7 +464,7 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 			done++;
 		}
 	}
-	las_native_drain(native);
+	drain(native);
 	for (unsigned i = 0; i < n; i++)
 		if (__atomic_exchange_n(&reqs[i]->phase, PHASE_KERNEL, __ATOMIC_ACQ_REL) == PHASE_FOUND)
 			finish(native, reqs[i], reqs[i]->result, refused);

@@ -54,18 +54,19 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 void las_native_drain(struct las_native *native);
 
 /*
- * Leading, in this order: try_lead (a ticket, or 0: another one leads), wait
- * until `min` <= LAS_NATIVE_BATCH events are there (their number, -ETIMEDOUT
- * or -EINTR), leave_lead, settle what came.
+ * Leading, in this order: try_lead (a ticket, or 0: another one leads), set
+ * how many events to wait for (1 unless told; LAS_NATIVE_BATCH at most), wait
+ * (how many came; 0: look around and wait again; -ETIMEDOUT or -EINTR),
+ * leave_lead, settle what came.
  */
-uint32_t las_native_try_lead(struct las_native *native, unsigned min);
+uint32_t las_native_try_lead(struct las_native *native);
+void las_native_set_min(struct las_native *native, unsigned min);
+unsigned las_native_min(const struct las_native *native);
 long las_native_wait(struct las_native *native, struct las_event *events, int64_t deadline_ns);
 void las_native_leave_lead(struct las_native *native, uint32_t ticket);
 void las_native_settle(struct las_native *native, const struct las_event *events, long n);
 /* Makes a leader return soon, if there is one. */
 void las_native_kick(struct las_native *native);
-/* The same, if the leader waits for more than one event. */
-void las_native_kick_greedy(struct las_native *native);
 
 /* Asks the kernel to give up a poll (of this obj, unless it is 0): true if its event is on the way. */
 bool las_native_cancel(struct las_native *native, const struct las_owner *owner, uint64_t obj);

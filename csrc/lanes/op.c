@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 
 #include "base/pool.h"
 #include "base/sys.h"
@@ -64,6 +65,17 @@ long las_op_step(struct las_op *op, int fd, int extra_flags)
 	else if (n > 0)
 		op->done += (uint64_t)n;
 	return n;
+}
+
+/* A stream's read has no rest; a write that met RLIMIT_FSIZE must not raise SIGXFSZ. */
+bool las_op_goes_on(const struct las_op *op, uint64_t bytes)
+{
+	struct rlimit limit;
+
+	if (op->kind == LAS_OP_READ)
+		return op->offset >= 0;
+	return op->offset < 0 || las_sys.prlimit(RLIMIT_FSIZE, &limit) < 0 ||
+	       (uint64_t)op->offset + op->done + bytes < limit.rlim_cur;
 }
 
 long las_op_result(const struct las_op *op, long last)

@@ -56,6 +56,8 @@ long las_op_run(struct las_op *op, int fd);
 long las_op_step(struct las_op *op, int fd, int extra_flags);
 /* So many bytes more are moved: cuts them off the front of the op's copy of the vector. */
 void las_op_advance(struct las_op *op, uint64_t bytes);
+/* Whether an op of which only a part was moved, `bytes` more than op->done, has a rest that should be tried. */
+bool las_op_goes_on(const struct las_op *op, uint64_t bytes);
 /* What to report when the op ends with this result of the last step. */
 long las_op_result(const struct las_op *op, long last);
 /* For threads of ours, which have all signals blocked: sends what a failed write raised to the process. */

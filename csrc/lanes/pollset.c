@@ -90,11 +90,13 @@ static void close_locked(void)
 /* The last request was taken back while the thread sleeps in the kernel: let it come and close up. */
 static void kick_locked(void)
 {
-	struct epoll_event event = { .events = EPOLLIN, .data.u64 = 0 };
+	struct epoll_event event = { .events = EPOLLIN | EPOLLONESHOT, .data.u64 = 0 };
 	long fd;
 
-	if (set.kick)
+	if (set.kick) {
+		las_sys.epoll_ctl(set.epoll->fd, EPOLL_CTL_MOD, set.kick->fd, &event);
 		return;
+	}
 	fd = las_sys.eventfd2(1, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (fd >= 0 && las_hold_adopt((int)fd, &set.kick) == 0)
 		las_sys.epoll_ctl(set.epoll->fd, EPOLL_CTL_ADD, set.kick->fd, &event);
@@ -202,7 +204,7 @@ int las_pollset_add(struct las_req *req)
 
 	/* epoll knows a file once per descriptor: each request brings its own. */
 	if (las_load_acquire(&req->file->refs) > 1) {
-		err = las_hold_get(req->file->fd, LAS_HOLD_PLAIN, &own);
+		err = las_hold_get(req->file->fd, req->file->kind, &own);
 		if (err)
 			return err;
 		las_hold_put(req->file);

@@ -30,7 +30,7 @@ static struct {
 	struct las_lock lock;
 	bool thread;
 	struct las_hold *eventfd; /* while it is awake and somebody asked for it */
-	uint32_t awake;           /* atomic; a futex: 0 asleep, 1 looking, 2 an eventfd has come */
+	uint32_t awake;           /* atomic; a futex: 0 asleep, else looking; 1 and 2 take turns when an eventfd comes */
 } reaper;
 
 void las_reaper_init(void)
@@ -46,13 +46,15 @@ static void wait_for_event(void)
 	struct iovec iov = { &count, sizeof(count) };
 	struct timespec look = { 0, LOOK_NS };
 	struct pollfd p = { .events = POLLIN };
+	uint32_t awake;
 
 	las_lock(&reaper.lock);
 	eventfd = reaper.eventfd;
+	awake = las_load_relaxed(&reaper.awake); /* changed under the lock when an eventfd comes */
 	las_unlock(&reaper.lock);
 	/* Only this thread closes it, so it stays good without a reference. */
 	if (!eventfd) {
-		las_futex_wait(&reaper.awake, 1, las_now_ns() + LOOK_NS);
+		las_futex_wait(&reaper.awake, awake, las_now_ns() + LOOK_NS);
 		return;
 	}
 	p.fd = eventfd->fd;
@@ -148,7 +150,7 @@ struct las_hold *las_reaper_get(void)
 		if (fd < 0 || las_hold_adopt((int)fd, &reaper.eventfd) < 0)
 			goto unlock;
 		/* From now on the descriptor wakes it; if it sleeps on the word, that has to change once. */
-		las_store_release(&reaper.awake, 2);
+		las_store_release(&reaper.awake, las_load_relaxed(&reaper.awake) ^ 3);
 		las_futex_wake(&reaper.awake, 1);
 	}
 	eventfd = reaper.eventfd;

@@ -41,6 +41,7 @@ struct las_req {
 	bool eventfd_may_block;      /* it lacks O_NONBLOCK: ask before raising */
 	bool in_line, generation;    /* order.c's */
 	bool pollable;               /* knows NOWAIT: the poll set can wait for it */
+	bool owed;                   /* exit waits for it */
 	bool settles;                /* counted in its context's `settling` */
 	bool cancelled;              /* native: a poll that the kernel is giving up */
 	uint8_t lane;                /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */
