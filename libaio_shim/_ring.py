@@ -1,0 +1,78 @@
+"""The life of one ``io_context_t``: set up, ended in time before the interpreter or when forked."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import threading
+import weakref
+from typing import Any
+
+from libaio_shim._native import EVENT_BYTES, RING_HEADER_BYTES, ffi, lib, raise_errno
+
+# Indexes of the 32-bit words in the ring's header (linux/aio.c: struct aio_ring).
+NR = 1
+HEAD = 2
+TAIL = 3
+
+_live: weakref.WeakSet[Ring] = weakref.WeakSet()
+
+
+class Ring:
+    """An ``io_context_t``.  `Context` and `AsyncContext` add the rules; whoever owns it calls `destroy`."""
+
+    __slots__ = ("__weakref__", "dead", "handle", "inherited", "lock")
+
+    handle: Any
+    """The address that the engine's functions take, which is also where the ring is in memory."""
+    dead: bool
+    """True once it is destroyed: neither the handle nor the ring's memory may be used."""
+    inherited: bool
+    """True in a forked child: the engine answers EINVAL, and the ring's memory may not be used."""
+    lock: threading.Lock
+    """The owner's, here so that a forked child gets a fresh one."""
+
+    def __init__(self, depth: int) -> None:
+        """Raises OSError: EINVAL for a depth that the engine refuses, ENOMEM."""
+        self.dead = True
+        self.inherited = False
+        self.lock = threading.Lock()
+        out: Any = ffi.new("void **")
+        result = lib.las_io_setup(depth, out)
+        if result < 0:
+            raise_errno(result)
+        self.handle = out[0]
+        self.dead = False
+        _live.add(self)
+
+    def memory(self) -> tuple[memoryview, memoryview]:
+        """The ring as memory: the header in 32-bit words, and the events in 64-bit words, four each."""
+        start = ffi.cast("char *", self.handle)
+        header = memoryview(ffi.buffer(start, RING_HEADER_BYTES)).cast("B").cast("I")
+        whole = memoryview(ffi.buffer(start, RING_HEADER_BYTES + header[NR] * EVENT_BYTES)).cast("B")
+        return header, whole[RING_HEADER_BYTES:].cast("q")
+
+    def destroy(self) -> None:
+        """Returns when no request runs any more; the GIL is released meanwhile."""
+        if self.dead:
+            return
+        self.dead = True
+        _live.discard(self)
+        if not self.inherited:
+            lib.las_io_destroy(self.handle)
+
+
+def _at_exit() -> None:
+    # The end of the interpreter frees buffers that the engine's threads may still be filling.
+    for ring in list(_live):
+        ring.destroy()
+
+
+def _in_child() -> None:
+    for ring in list(_live):
+        ring.inherited = True
+        ring.lock = threading.Lock()  # the thread that held it may not exist here
+
+
+atexit.register(_at_exit)
+os.register_at_fork(after_in_child=_in_child)
