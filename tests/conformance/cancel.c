@@ -281,7 +281,6 @@ TEST(queued_write_is_cancelled_for_good)
 	}
 	t_stall_wait(1);
 	for (int i = COUNT - 1; i > 0; i -= 2) {
-		/* KERNEL: it could not cancel anything here (docs: cancel-of-queued). */
 		CHECK(DIFFERS("cancel-of-queued"));
 		CHECK_RET(io_cancel(ctx, &iocbs[i], &event), 0);
 		CHECK(event.obj == &iocbs[i]);

@@ -500,3 +500,53 @@ TEST(reader_keeps_pointers_while_it_submits)
 		__atomic_store_n(&ring->head, (head + count) % ring->nr, __ATOMIC_RELEASE);
 	}
 }
+
+TEST(ring_made_inaccessible_with_requests_in_flight)
+{
+	io_context_t ctx = t_context(8);
+	int fd = t_stall_file("inaccessible", 65536, O_RDONLY | O_DIRECT);
+	char *buf = t_pages(4 * 4096);
+	struct iocb iocbs[4];
+	struct io_event events[4];
+
+	t_stall_hold();
+	for (int i = 0; i < 4; i++) {
+		io_prep_pread(&iocbs[i], fd, buf + i * 4096, 4096, i * 4096);
+		CHECK_RET(t_submit(ctx, &iocbs[i]), 1);
+	}
+	t_stall_wait(4);
+	CHECK_EQ(mprotect((void *)ctx, 4096, PROT_NONE), 0);
+	t_stall_release();
+	/* Whoever completes them now meets a ring that cannot be written; that must kill nobody. */
+	t_sleep_ms(50);
+	CHECK_EQ(mprotect((void *)ctx, 4096, PROT_READ | PROT_WRITE), 0);
+	if (DIFFERS("inaccessible-ring")) {
+		struct timespec wait = { 0, 100000000 };
+		int answer = io_getevents(ctx, 4, 4, events, &wait);
+
+		CHECK(answer >= 0 && answer <= 4);
+	} else {
+		t_reap(ctx, 4, events);
+	}
+	t_check_pattern(buf, 4 * 4096, 0, 0);
+}
+
+TEST(ring_moved_by_mremap)
+{
+	io_context_t ctx = t_context(8), moved;
+	struct iocb *iocb = cached_read();
+	void *place = mmap(NULL, 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	CHECK(place != MAP_FAILED);
+	/* The way checkpoint and restore puts a ring where it was. */
+	moved = mremap((void *)ctx, 4096, 4096, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+	CHECK(moved == place);
+	CHECK_RET(t_submit(ctx, iocb), -EINVAL);
+	if (DIFFERS("ring-cannot-move")) {
+		CHECK_RET(t_submit(moved, iocb), -EINVAL);
+		_exit(0);
+	}
+	CHECK_RET(t_submit(moved, iocb), 1);
+	CHECK_RET(t_reap_one(moved), 16);
+	CHECK_RET(io_destroy(moved), 0);
+}

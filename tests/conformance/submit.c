@@ -489,6 +489,39 @@ TEST(ten_thousand_requests_one_after_another)
 	}
 }
 
+static void end_of_fault(int number)
+{
+	/* In a child: the fault came where the difference says it may. */
+	_exit(42);
+}
+
+TEST(iocb_in_a_page_used_often_and_then_unmapped)
+{
+	pid_t pid;
+	int status;
+
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		io_context_t ctx = t_context(8);
+		struct iocb *iocb = t_pages(4096);
+		int fd = t_file("data", 64);
+
+		signal(SIGSEGV, end_of_fault);
+		for (int i = 0; i < 1000; i++)
+			CHECK_RET(t_run(ctx, read_request(iocb, fd)), 16);
+		CHECK_EQ(munmap(iocb, 4096), 0);
+		CHECK_RET(t_submit(ctx, iocb), -EFAULT);
+		_exit(0);
+	}
+	CHECK_EQ(waitpid(pid, &status, 0), pid);
+	CHECK(WIFEXITED(status));
+	if (DIFFERS("umem-trust"))
+		CHECK(WEXITSTATUS(status) == 0 || WEXITSTATUS(status) == 42);
+	else
+		CHECK_EQ(WEXITSTATUS(status), 0);
+}
+
 TEST(no_descriptor_free_is_no_obstacle)
 {
 	io_context_t ctx = t_context(64);

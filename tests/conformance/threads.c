@@ -371,3 +371,22 @@ TEST(threads_use_the_affinity_of_the_process)
 	t_stall_release();
 	CHECK_RET(t_reap_one(ctx), 4096);
 }
+
+TEST(helpers_are_threads_of_the_process)
+{
+	io_context_t ctx = t_context(8);
+	int fd = t_stall_file("threads", 65536, O_RDONLY | O_DIRECT);
+	char *buf = t_pages(4096);
+	struct iocb iocb;
+
+	io_prep_pread(&iocb, fd, buf, 4096, 0);
+	t_stall_hold();
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_stall_wait(1);
+	if (DIFFERS("threads-of-the-process"))
+		CHECK(count_threads() > 1);
+	else
+		CHECK_EQ(count_threads(), 1);
+	t_stall_release();
+	CHECK_RET(t_reap_one(ctx), 4096);
+}

@@ -44,6 +44,11 @@ class Variant:
             env["LD_PRELOAD"] = ":".join(str(BUILD / "lib" / name) for name in self.preload)
         if self.lanes:
             env["LIBAIO_SHIM_LANES"] = self.lanes
+        if self.build != "raw":
+            env["LAS_TEST_MODULE"] = str(build_module(SOURCES / "modules" / "module.c", self.build))
+        library = system_libaio()
+        if library is not None:
+            env["LAS_TEST_SYSTEM_LIBAIO"] = str(library)
         return env
 
 

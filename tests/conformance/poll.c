@@ -1,0 +1,425 @@
+/* poll.c - IO_CMD_POLL: what is ready at once, what comes later, what is refused. */
+#include "las_test.h"
+
+#include <poll.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
+#include <sys/socket.h>
+#include <sys/timerfd.h>
+
+static long poll_now(io_context_t ctx, int fd, int events)
+{
+	struct iocb iocb;
+
+	io_prep_poll(&iocb, fd, events);
+	return t_run(ctx, &iocb);
+}
+
+static void make_pipe(int ends[2])
+{
+	CHECK_EQ(pipe(ends), 0);
+	t_own(ends[0]);
+	t_own(ends[1]);
+}
+
+static void make_sockets(int ends[2])
+{
+	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+	t_own(ends[0]);
+	t_own(ends[1]);
+}
+
+TEST(ready_gives_the_mask_that_was_asked_for)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+
+	make_sockets(ends);
+	CHECK_EQ(poll_now(ctx, ends[0], POLLIN | POLLOUT), POLLOUT);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	CHECK_EQ(poll_now(ctx, ends[0], POLLIN | POLLOUT), POLLIN | POLLOUT);
+	CHECK_EQ(poll_now(ctx, ends[0], POLLIN), POLLIN);
+	CHECK_EQ(poll_now(ctx, ends[0], POLLOUT), POLLOUT);
+	CHECK_EQ(poll_now(ctx, ends[0], POLLRDNORM), POLLRDNORM);
+}
+
+TEST(comes_later_when_something_is_written)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+	struct iocb iocb;
+
+	make_pipe(ends);
+	io_prep_poll(&iocb, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_no_event(ctx);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	CHECK(t_reap_one(ctx) & POLLIN);
+}
+
+TEST(late_event_may_name_more_than_was_asked_for)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+	struct iocb iocb;
+	long mask;
+
+	make_pipe(ends);
+	io_prep_poll(&iocb, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	mask = t_reap_one(ctx);
+	if (DIFFERS("poll-late-mask"))
+		CHECK(mask == POLLIN || mask == (POLLIN | POLLRDNORM));
+	else
+		CHECK_EQ(mask, POLLIN | POLLRDNORM);
+}
+
+TEST(is_for_one_event_only)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+	struct iocb iocb;
+
+	make_pipe(ends);
+	io_prep_poll(&iocb, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	for (int i = 0; i < 5; i++)
+		CHECK_EQ(write(ends[1], "x", 1), 1);
+	t_reap_one(ctx);
+	t_no_event(ctx);
+}
+
+TEST(hangup_is_told_unasked)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+	struct iocb iocb;
+
+	make_pipe(ends);
+	io_prep_poll(&iocb, ends[0], 0);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_no_event(ctx);
+	t_close(ends[1]);
+	CHECK(t_reap_one(ctx) & POLLHUP);
+	CHECK_EQ(poll_now(ctx, ends[0], 0), POLLHUP);
+	CHECK_EQ(poll_now(ctx, ends[0], POLLIN), POLLHUP);
+}
+
+TEST(error_is_told_unasked)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+
+	make_pipe(ends);
+	t_close(ends[0]);
+	CHECK_EQ(poll_now(ctx, ends[1], 0), POLLERR);
+	CHECK_EQ(poll_now(ctx, ends[1], POLLOUT), POLLERR | POLLOUT);
+}
+
+TEST(peer_shutdown_is_told_as_rdhup)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+	struct iocb iocb;
+
+	make_sockets(ends);
+	io_prep_poll(&iocb, ends[0], POLLRDHUP);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_no_event(ctx);
+	CHECK_EQ(shutdown(ends[1], SHUT_WR), 0);
+	CHECK(t_reap_one(ctx) & POLLRDHUP);
+}
+
+TEST(fields_that_mean_nothing_to_poll_are_einval)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+	struct iocb clean, iocb;
+
+	make_sockets(ends);
+	io_prep_poll(&clean, ends[0], POLLOUT);
+	iocb = clean;
+	iocb.u.c.offset = 1;
+	CHECK_RET(t_submit(ctx, &iocb), -EINVAL);
+	iocb = clean;
+	iocb.u.c.nbytes = 1;
+	CHECK_RET(t_submit(ctx, &iocb), -EINVAL);
+	iocb = clean;
+	iocb.aio_rw_flags = RWF_NOWAIT;
+	CHECK_RET(t_submit(ctx, &iocb), -EINVAL);
+	iocb = clean;
+	iocb.aio_reqprio = 77;
+	CHECK_EQ(t_run(ctx, &iocb), POLLOUT);
+	t_no_event(ctx);
+}
+
+TEST(events_above_sixteen_bits_are_einval)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+	struct iocb iocb;
+
+	make_sockets(ends);
+	io_prep_poll(&iocb, ends[0], POLLOUT | 0x10000);
+	CHECK_RET(t_submit(ctx, &iocb), -EINVAL);
+	io_prep_poll(&iocb, ends[0], -1);
+	CHECK_RET(t_submit(ctx, &iocb), -EINVAL);
+	io_prep_poll(&iocb, ends[0], POLLOUT);
+	iocb.u.c.buf = (void *)((uintptr_t)iocb.u.c.buf | (uintptr_t)1 << 40);
+	CHECK_RET(t_submit(ctx, &iocb), -EINVAL);
+	io_prep_poll(&iocb, ends[0], 0xffff);
+	CHECK(t_run(ctx, &iocb) & POLLOUT);
+}
+
+TEST(ordinary_files_are_always_ready)
+{
+	io_context_t ctx = t_context(8);
+
+	CHECK_EQ(poll_now(ctx, t_file("data", 64), POLLIN | POLLOUT), POLLIN | POLLOUT);
+	CHECK_EQ(poll_now(ctx, t_open(".", O_RDONLY), POLLIN | POLLOUT), POLLIN | POLLOUT);
+	CHECK_EQ(poll_now(ctx, t_open("/dev/null", O_RDWR), POLLIN), POLLIN);
+}
+
+TEST(what_can_never_come_is_einval)
+{
+	io_context_t ctx = t_context(8);
+	struct iocb iocb;
+
+	/* An ordinary file has nothing to wait on, and is never "exceptional". */
+	io_prep_poll(&iocb, t_file("data", 64), POLLPRI);
+	CHECK_RET(t_submit(ctx, &iocb), -EINVAL);
+	io_prep_poll(&iocb, iocb.aio_fildes, 0);
+	CHECK_RET(t_submit(ctx, &iocb), -EINVAL);
+	t_no_event(ctx);
+}
+
+/* The kernel's request can wait in one queue, and an end that both reads and writes would need two. */
+TEST(fifo_open_for_both_directions)
+{
+	io_context_t ctx = t_context(8);
+	struct iocb iocb;
+	int fd;
+
+	CHECK_EQ(mkfifo("fifo", 0600), 0);
+	fd = t_open("fifo", O_RDWR);
+	io_prep_poll(&iocb, fd, POLLIN);
+	if (DIFFERS("poll-two-queues")) {
+		int answer = t_submit(ctx, &iocb);
+
+		if (answer == 1) {
+			CHECK_EQ(write(fd, "x", 1), 1);
+			CHECK(t_reap_one(ctx) & POLLIN);
+		} else {
+			CHECK_RET(answer, -EINVAL);
+		}
+	} else {
+		CHECK_RET(t_submit(ctx, &iocb), -EINVAL);
+	}
+}
+
+TEST(eventfd_and_timerfd)
+{
+	io_context_t ctx = t_context(8);
+	int efd = t_own(eventfd(0, 0)), timer = t_own(timerfd_create(CLOCK_MONOTONIC, 0));
+	struct itimerspec soon = { .it_value.tv_nsec = 1000000 };
+	struct iocb iocb;
+	uint64_t one = 1;
+
+	CHECK_EQ(poll_now(ctx, efd, POLLOUT), POLLOUT);
+	io_prep_poll(&iocb, efd, POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_no_event(ctx);
+	CHECK_EQ(write(efd, &one, 8), 8);
+	CHECK(t_reap_one(ctx) & POLLIN);
+	io_prep_poll(&iocb, timer, POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	CHECK_EQ(timerfd_settime(timer, 0, &soon, NULL), 0);
+	CHECK(t_reap_one(ctx) & POLLIN);
+}
+
+TEST(inotify_and_epoll_descriptors)
+{
+	io_context_t ctx = t_context(8);
+	int watch = t_own(inotify_init1(0)), set = t_own(epoll_create1(0)), efd = t_own(eventfd(0, 0));
+	struct epoll_event want = { .events = EPOLLIN };
+	struct iocb iocb;
+	uint64_t one = 1;
+
+	CHECK(inotify_add_watch(watch, ".", IN_CREATE) >= 0);
+	io_prep_poll(&iocb, watch, POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_no_event(ctx);
+	t_file("new", 1);
+	CHECK(t_reap_one(ctx) & POLLIN);
+	CHECK_EQ(epoll_ctl(set, EPOLL_CTL_ADD, efd, &want), 0);
+	io_prep_poll(&iocb, set, POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_no_event(ctx);
+	CHECK_EQ(write(efd, &one, 8), 8);
+	CHECK(t_reap_one(ctx) & POLLIN);
+}
+
+TEST(listening_socket)
+{
+	io_context_t ctx = t_context(8);
+	int server = t_own(socket(AF_UNIX, SOCK_STREAM, 0)), client = t_own(socket(AF_UNIX, SOCK_STREAM, 0));
+	struct sockaddr address = { .sa_family = AF_UNIX };
+	struct iocb iocb;
+
+	/* Autobind: an abstract name that the kernel chooses. */
+	socklen_t length = sizeof(address.sa_family);
+	struct sockaddr_storage bound;
+	socklen_t bound_length = sizeof(bound);
+
+	CHECK_EQ(bind(server, &address, length), 0);
+	CHECK_EQ(listen(server, 1), 0);
+	CHECK_EQ(getsockname(server, (struct sockaddr *)&bound, &bound_length), 0);
+	io_prep_poll(&iocb, server, POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_no_event(ctx);
+	CHECK_EQ(connect(client, (struct sockaddr *)&bound, bound_length), 0);
+	CHECK(t_reap_one(ctx) & POLLIN);
+}
+
+TEST(holds_its_file)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+	struct iocb iocb;
+
+	make_pipe(ends);
+	io_prep_poll(&iocb, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_close(ends[0]);
+	/* No SIGPIPE: the request still is a reader. */
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	CHECK(t_reap_one(ctx) & POLLIN);
+	signal(SIGPIPE, SIG_IGN);
+	for (int tries = 0; write(ends[1], "x", 1) == 1; tries++) {
+		if (tries == 200)
+			FAIL("the file is still held after the event");
+		t_sleep_ms(10);
+	}
+	CHECK_EQ(errno, EPIPE);
+}
+
+TEST(descriptor_number_reused_while_it_waits)
+{
+	io_context_t ctx = t_context(8);
+	int first[2], second[2];
+	struct iocb iocb;
+
+	make_pipe(first);
+	make_pipe(second);
+	io_prep_poll(&iocb, first[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	CHECK_EQ(dup2(second[0], first[0]), first[0]);
+	CHECK_EQ(write(second[1], "x", 1), 1);
+	t_no_event(ctx);
+	CHECK_EQ(write(first[1], "x", 1), 1);
+	CHECK(t_reap_one(ctx) & POLLIN);
+}
+
+TEST(many_on_one_file)
+{
+	enum { COUNT = 100 };
+	io_context_t ctx = t_context(COUNT);
+	static struct iocb iocbs[COUNT];
+	struct io_event events[COUNT];
+	int ends[2];
+
+	make_pipe(ends);
+	for (int i = 0; i < COUNT; i++) {
+		io_prep_poll(&iocbs[i], ends[0], POLLIN);
+		CHECK_RET(t_submit(ctx, &iocbs[i]), 1);
+	}
+	t_no_event(ctx);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	t_reap(ctx, COUNT, events);
+	t_no_event(ctx);
+}
+
+TEST(a_thousand_files)
+{
+	enum { COUNT = 1000 };
+	io_context_t ctx = t_context(COUNT);
+	static struct iocb iocbs[COUNT];
+	static int efds[COUNT];
+	static struct io_event events[COUNT];
+	uint64_t one = 1;
+
+	for (int i = 0; i < COUNT; i++) {
+		efds[i] = t_own(eventfd(0, 0));
+		io_prep_poll(&iocbs[i], efds[i], POLLIN);
+		CHECK_RET(t_submit(ctx, &iocbs[i]), 1);
+	}
+	for (int i = COUNT - 1; i >= 0; i -= 2) {
+		struct io_event event;
+
+		CHECK_EQ(write(efds[i], &one, 8), 8);
+		t_reap(ctx, 1, &event);
+		CHECK(event.obj == &iocbs[i]);
+	}
+	t_no_event(ctx);
+	for (int i = 0; i < COUNT; i += 2)
+		CHECK_EQ(write(efds[i], &one, 8), 8);
+	t_reap(ctx, COUNT / 2, events);
+}
+
+TEST(ready_and_reads_in_one_call)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+	char byte;
+	struct iocb poll, read, *list[] = { &poll, &read };
+	struct io_event events[2];
+
+	make_pipe(ends);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	io_prep_poll(&poll, ends[0], POLLIN);
+	io_prep_pread(&read, ends[0], &byte, 1, 0);
+	CHECK_RET(io_submit(ctx, 2, list), 2);
+	t_reap(ctx, 2, events);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(t_res(&events[i]), 1);
+}
+
+TEST(two_contexts_wait_on_one_file)
+{
+	io_context_t one = t_context(8), two = t_context(8);
+	int ends[2];
+	struct iocb a, b;
+
+	make_pipe(ends);
+	io_prep_poll(&a, ends[0], POLLIN);
+	io_prep_poll(&b, ends[0], POLLIN);
+	CHECK_RET(t_submit(one, &a), 1);
+	CHECK_RET(t_submit(two, &b), 1);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	CHECK(t_reap_one(one) & POLLIN);
+	CHECK(t_reap_one(two) & POLLIN);
+}
+
+TEST(idle_poll_owns_no_visible_descriptor)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2], before;
+	struct iocb iocb;
+
+	make_pipe(ends);
+	before = t_count_fds();
+	io_prep_poll(&iocb, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	if (DIFFERS("descriptors-while-waiting"))
+		CHECK(t_count_fds() <= before + 3);
+	else
+		CHECK_EQ(t_count_fds(), before);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	t_reap_one(ctx);
+	for (int tries = 0; t_count_fds() != before; tries++) {
+		if (tries == 200)
+			FAIL("%d descriptors, before %d", t_count_fds(), before);
+		t_sleep_ms(10);
+	}
+}
