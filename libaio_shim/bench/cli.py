@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="directory that stands for the disk (default: the current one), or a file or device, which is only read",
     )
     parser.add_argument("--case", action="append", default=[], metavar="PATTERN", help="only these cases; may repeat")
-    parser.add_argument("--first", action="store_true", help="only the first four cases")
+    parser.add_argument("--first", action="store_true", help="only the first five cases")
     parser.add_argument("--all", action="store_true", help="every case, not only those that have a target")
     parser.add_argument("--engine", action="append", default=[], metavar="NAME", help="engines; may repeat")
     parser.add_argument("--lanes", action="store_true", help="each lane of the shim alone as well")
@@ -182,15 +182,15 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def summary(results: Sequence[CaseResult]) -> None:
-    """The targets, on a page."""
+    """The targets, on a page; with the processor time of a request, and fio's io_uring where it ran."""
     rows = []
     for result in results:
         state = report.verdict(result, "shim")
         if state:
             reached = report.row(result, "shim")[2] if result.ratios("shim") else ""
-            rows.append([result.case.name, reached, report.target(result), state])
+            rows.append([result.case.name, reached, report.target(result), state, *report.asides(result)])
     if rows:
-        report.show_table("targets", (("case", "<"), ("shim", ">"), ("target", "<"), ("", "<")), rows)
+        report.show_table("targets", report.SUMMARY, rows)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -46,8 +46,10 @@ def lanes(stats: dict[str, Any]) -> str:
 def verdict(result: CaseResult, engine: str) -> str:
     """Whether the shim reached the case's target: "", "reached" or "missed"."""
     case = result.case
-    if engine != "shim" or engine not in result.samples:
+    if engine != "shim":
         return ""
+    if engine not in result.samples:
+        return "failed" if any(note.startswith(f"{engine}:") for note in result.notes) else ""
     if case.limit_us is not None:
         return "reached" if result.median(engine, case.metric) <= case.limit_us else "missed"
     ratios = result.ratios(engine)
@@ -92,6 +94,25 @@ def row(result: CaseResult, engine: str) -> list[str]:
         median("switches_per_op"),
         lanes(samples[-1].get("stats", {})),
     ]
+
+
+SUMMARY = (("case", "<"), ("shim", ">"), ("target", "<"), ("", "<"), ("cpu", ">"), ("shim/io_uring in fio", ">"))
+
+
+def asides(result: CaseResult) -> list[str]:
+    """Processor time per request as a multiple of the kernel's, and the shim against io_uring, both in fio."""
+    cells = []
+    pairs: tuple[tuple[str, str, str], ...] = (
+        ("shim", "kernel", "cpu_us_per_op"),
+        ("fio:shim", "fio:io_uring", "iops"),
+    )
+    for mine, base, metric in pairs:
+        try:
+            both = zip(result.values(mine, metric), result.values(base, metric), strict=False)
+            cells.append(number(statistics.median(a / b for a, b in both)))
+        except (KeyError, ZeroDivisionError, statistics.StatisticsError):
+            cells.append("")
+    return cells
 
 
 def show_table(

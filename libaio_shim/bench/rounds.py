@@ -110,6 +110,7 @@ def run_case(
 ) -> CaseResult:
     """All rounds of one case.  Raises UnavailableError if its place cannot be had."""
     path: Path | None = file
+    seconds = max(seconds, case.least_seconds)
     if case.load.mode == "io" and path is None:
         path = places.file(case.place, "append" if case.load.extend else f"data-{case.load.size}", case.load.size)
     plan: list[tuple[str, Callable[[], Sample | None]]] = []

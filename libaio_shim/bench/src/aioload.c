@@ -98,6 +98,8 @@ enum {
 	O_DEPTH,
 	O_BATCH,
 	O_THREADS,
+	O_CONTEXTS,
+	O_PARKED,
 	O_SHARED,
 	O_WRITE,
 	O_DIRECT_PERCENT,
@@ -112,25 +114,13 @@ enum {
 };
 
 static const struct option names[] = {
-	{ "mode", 1, NULL, O_MODE },
-	{ "reap", 1, NULL, O_REAP },
-	{ "block", 1, NULL, O_BLOCK },
-	{ "size", 1, NULL, O_SIZE },
-	{ "depth", 1, NULL, O_DEPTH },
-	{ "batch", 1, NULL, O_BATCH },
-	{ "threads", 1, NULL, O_THREADS },
-	{ "shared", 0, NULL, O_SHARED },
-	{ "write", 1, NULL, O_WRITE },
-	{ "direct", 1, NULL, O_DIRECT_PERCENT },
-	{ "fsync", 1, NULL, O_FSYNC },
-	{ "seconds", 1, NULL, O_SECONDS },
-	{ "warmup", 1, NULL, O_WARMUP },
-	{ "sequential", 0, NULL, O_SEQ },
-	{ "extend", 0, NULL, O_EXTEND },
-	{ "cold", 0, NULL, O_COLD },
-	{ "hot", 0, NULL, O_HOT },
-	{ "help", 0, NULL, O_HELP },
-	{ NULL, 0, NULL, 0 },
+	{ "mode", 1, NULL, O_MODE },       { "reap", 1, NULL, O_REAP },       { "block", 1, NULL, O_BLOCK },
+	{ "size", 1, NULL, O_SIZE },       { "depth", 1, NULL, O_DEPTH },     { "batch", 1, NULL, O_BATCH },
+	{ "threads", 1, NULL, O_THREADS }, { "shared", 0, NULL, O_SHARED },   { "contexts", 1, NULL, O_CONTEXTS },
+	{ "parked", 1, NULL, O_PARKED },   { "write", 1, NULL, O_WRITE },     { "direct", 1, NULL, O_DIRECT_PERCENT },
+	{ "fsync", 1, NULL, O_FSYNC },     { "seconds", 1, NULL, O_SECONDS }, { "warmup", 1, NULL, O_WARMUP },
+	{ "sequential", 0, NULL, O_SEQ },  { "extend", 0, NULL, O_EXTEND },   { "cold", 0, NULL, O_COLD },
+	{ "hot", 0, NULL, O_HOT },         { "help", 0, NULL, O_HELP },       { NULL, 0, NULL, 0 },
 };
 
 static _Noreturn void usage(int status)
@@ -141,6 +131,8 @@ static _Noreturn void usage(int status)
 	      "  --block SIZE  --size SIZE    bytes per request; part of FILE that is used (default all)\n"
 	      "  --depth N  --batch N         in flight per thread; at most that many per io_submit\n"
 	      "  --threads N  --shared        own contexts, or all threads on one\n"
+	      "  --contexts N                 of each thread, used in turn\n"
+	      "  --parked N                   polls that stay pending on the context meanwhile\n"
 	      "  --write PERCENT  --direct PERCENT  of the requests\n"
 	      "  --fsync N                    an fdsync request after every N writes\n"
 	      "  --sequential  --extend       default random; --extend appends to an emptied FILE\n"
@@ -156,7 +148,9 @@ static void parse(int argc, char **argv, struct options *o)
 	static const char *const reaps[] = { "getevents", "eventfd", "ring", "eventfd-ring", NULL };
 	int c;
 
-	*o = (struct options){ .block_bytes = 4096, .depth = 1, .threads = 1, .seconds = 1, .warmup_seconds = 0.05 };
+	*o = (struct options){
+		.block_bytes = 4096, .depth = 1, .threads = 1, .contexts = 1, .seconds = 1, .warmup_seconds = 0.05
+	};
 	while ((c = getopt_long(argc, argv, "", names, NULL)) != -1) {
 		switch (c) {
 		case O_MODE:
@@ -179,6 +173,12 @@ static void parse(int argc, char **argv, struct options *o)
 			break;
 		case O_THREADS:
 			o->threads = (unsigned)parse_size(optarg);
+			break;
+		case O_CONTEXTS:
+			o->contexts = (unsigned)parse_size(optarg);
+			break;
+		case O_PARKED:
+			o->parked = (unsigned)parse_size(optarg);
 			break;
 		case O_SHARED:
 			o->shared = 1;
@@ -221,7 +221,7 @@ static void parse(int argc, char **argv, struct options *o)
 	if (o->batch == 0 || o->batch > o->depth)
 		o->batch = o->depth;
 	if (optind != argc || (o->mode == MODE_IO) != (o->path != NULL) || o->depth == 0 || o->depth > 1000000 ||
-	    o->threads == 0 || o->threads > 1024 || o->block_bytes == 0 || o->write_percent > 100 ||
+	    o->threads == 0 || o->contexts == 0 || o->threads > 1024 || o->block_bytes == 0 || o->write_percent > 100 ||
 	    o->direct_percent > 100)
 		usage(2);
 }

@@ -34,6 +34,8 @@ struct options {
 	unsigned depth;      /* in flight, per thread; sockets in the poll modes */
 	unsigned batch;      /* at most, per io_submit */
 	unsigned threads;
+	unsigned contexts; /* per thread, used in turn; one request at a time on each if more than one */
+	unsigned parked;   /* polls that never end, pending on the same context */
 	unsigned write_percent;
 	unsigned direct_percent; /* of the requests, through an O_DIRECT descriptor */
 	unsigned fsync_every;    /* writes, 0: never */

@@ -21,6 +21,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+enum { PORTION = 1024 };
+
 struct request {
 	struct iocb iocb;
 	uint64_t begun_ns;
@@ -51,7 +53,8 @@ struct context {
 struct worker {
 	pthread_t thread;
 	struct job *job;
-	struct context *context;
+	struct context *context; /* the one in use, of `contexts` in a row */
+	unsigned contexts, turn;
 	unsigned number, idle_count, writes;
 	uint64_t next, random;
 	int eventfd, epoll, clean;
@@ -101,8 +104,7 @@ static int prepare(struct worker *w, struct request *r)
 		w->writes = 0;
 		r->expected = 0;
 		io_prep_fdsync(&r->iocb, job->fd);
-		r->iocb.data = r;
-		return 1;
+		goto notify;
 	}
 	if (o->extend) {
 		block = atomic_fetch_add(&job->extended, 1);
@@ -126,6 +128,7 @@ static int prepare(struct worker *w, struct request *r)
 	} else {
 		io_prep_pread(&r->iocb, fd, r->buffer, o->block_bytes, (long long)(block * o->block_bytes));
 	}
+notify:
 	r->iocb.data = r;
 	if (w->eventfd >= 0)
 		io_set_eventfd(&r->iocb, w->eventfd);
@@ -247,6 +250,14 @@ static void account(struct worker *w, int n)
 		send_token(w);
 }
 
+static void next_context(struct worker *w)
+{
+	struct context *first = w->context - w->turn;
+
+	w->turn = (w->turn + 1) % w->contexts;
+	w->context = first + w->turn;
+}
+
 static void *run(void *argument)
 {
 	struct worker *w = argument;
@@ -257,6 +268,13 @@ static void *run(void *argument)
 			/* The warm-up is over: forget it. */
 			memset(&w->result, 0, sizeof(w->result));
 			w->clean = 1;
+		}
+		/* With several contexts: all of one's requests, then the next one's. */
+		if (w->contexts > 1 && atomic_load(&w->context->in_flight) == 0)
+			next_context(w);
+		if (w->contexts > 1 && atomic_load(&w->context->in_flight)) {
+			account(w, reap(w));
+			continue;
 		}
 		if (more && (atomic_load_explicit(&stopping, memory_order_relaxed) || !submit(w))) {
 			more = 0;
@@ -312,6 +330,7 @@ static void init_worker(struct worker *w, struct job *job, struct context *conte
 
 	w->job = job;
 	w->context = context;
+	w->contexts = o->contexts;
 	w->number = number;
 	w->random = number + 1;
 	w->eventfd = w->epoll = -1;
@@ -336,26 +355,45 @@ static void init_worker(struct worker *w, struct job *job, struct context *conte
 	}
 }
 
+static void set_up(struct context *context, unsigned requests, unsigned parked)
+{
+	/* One more than the requests: the token. */
+	int err = io_setup((int)(requests + parked + 1), &context->id), ends[2];
+	struct iocb iocb, *list[PORTION];
+
+	if (err < 0)
+		die("io_setup", -err);
+	if (parked == 0)
+		return;
+	if (pipe(ends))
+		die("pipe", errno);
+	io_prep_poll(&iocb, ends[0], POLLIN);
+	for (unsigned i = 0; i < PORTION; i++)
+		list[i] = &iocb;
+	while (parked) {
+		int ret = io_submit(context->id, parked < PORTION ? parked : PORTION, list);
+
+		if (ret <= 0)
+			die("io_submit of polls", ret ? -ret : EAGAIN);
+		parked -= (unsigned)ret;
+	}
+}
+
 void run_io(const struct options *given, struct result *total)
 {
 	struct options o = *given;
 	struct job job = { .o = &o };
-	unsigned contexts = o.shared ? 1 : o.threads;
+	unsigned contexts = o.shared ? 1 : o.threads * o.contexts;
 	struct context *context = must(calloc(contexts, sizeof(*context)));
 	struct worker *workers = must(calloc(o.threads, sizeof(*workers)));
 
-	if (o.shared && o.reap != REAP_GETEVENTS)
-		die("--shared wants --reap getevents", EINVAL);
+	if (o.shared && (o.reap != REAP_GETEVENTS || o.contexts > 1))
+		die("--shared wants --reap getevents and one context", EINVAL);
 	open_job(&job, &o);
-	for (unsigned i = 0; i < contexts; i++) {
-		/* One more than the requests: the token. */
-		int err = io_setup((int)(o.depth * (o.shared ? o.threads : 1) + 1), &context[i].id);
-
-		if (err < 0)
-			die("io_setup", -err);
-	}
+	for (unsigned i = 0; i < contexts; i++)
+		set_up(&context[i], o.depth * (o.shared ? o.threads : 1), o.parked);
 	for (unsigned i = 0; i < o.threads; i++)
-		init_worker(&workers[i], &job, &context[o.shared ? 0 : i], i);
+		init_worker(&workers[i], &job, &context[o.shared ? 0 : i * o.contexts], i);
 	atomic_store(&measuring, 1);
 	for (unsigned i = 0; i < o.threads; i++)
 		if (pthread_create(&workers[i].thread, NULL, run, &workers[i]))
@@ -373,7 +411,8 @@ void run_io(const struct options *given, struct result *total)
 			total->first_error = r->first_error;
 		total->errors += r->errors;
 	}
-	/* Buffers and lists go with the process, which ends now. */
-	for (unsigned i = 0; i < contexts; i++)
-		io_destroy(context[i].id);
+	/*
+	 * All the rest goes with the process, which ends now.  The kernel takes 30 ms to destroy one context, but
+	 * no longer to destroy all of them at exit.
+	 */
 }
