@@ -42,6 +42,7 @@ struct las_ctx {
 	struct las_native *native LAS_LINE_ALIGNED; /* borrowed at the first need; written once, release */
 	const void *thread;   /* the first that used the context */
 	bool shared;          /* others did too; relaxed, set once */
+	uint32_t helped;      /* waits in a row in which its only thread ran a request itself; a hint */
 	uint32_t unwaited;    /* io_submit calls since somebody waited; a hint */
 	uint32_t notifying;   /* atomic: requests with the kernel that carry an eventfd */
 

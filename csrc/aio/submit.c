@@ -21,8 +21,10 @@
 #include "aio/complete.h"
 #include "aio/request.h"
 #include "base/config.h"
+#include "base/lock.h"
 #include "base/stats.h"
 #include "base/sys.h"
+#include "base/ticks.h"
 #include "base/umem.h"
 #include "lanes/crew.h"
 #include "lanes/head.h"
@@ -34,6 +36,10 @@
 
 #define UNWAITED 4 /* submissions in a row without a wait, more than its depth, that make a program one that only peeks */
 
+#define READAHEAD_BYTES (128 * 1024) /* what a NOWAIT read starts to read at most, as disks are set up by default */
+#define HELPED          4            /* waits in a row in which the caller ran what it had submitted */
+#define PRIORITY_TICKS  3000000      /* a millisecond or so */
+
 struct submission {
 	struct las_ctx *ctx;
 	struct las_batch files, eventfds;
@@ -43,8 +49,6 @@ struct submission {
 	unsigned native_count;
 	bool quiet;
 	bool asked_descriptors, shares_descriptors;
-	bool asked_priority;
-	int priority;
 };
 
 /* One iocb on its way. */
@@ -53,6 +57,7 @@ struct candidate {
 	uint64_t obj;         /* the program's address of it */
 	struct las_file *file, *eventfd;
 	struct las_op op;
+	bool tried;           /* NOWAIT found no pages, and has started to read them */
 };
 
 static void flush_raises(struct submission *s)
@@ -75,6 +80,8 @@ static int find_eventfd(struct submission *s, uint32_t fd, struct las_file **fil
 	if (las_unlikely(s->eventfds.count == LAS_BATCH_FILES))
 		flush_raises(s);
 	err = las_batch_file(&s->eventfds, (int)fd, file);
+	if (!err)
+		err = las_file_refresh(*file); /* eight bytes are going to be written there: nothing is assumed */
 	return err ? err : las_file_check_eventfd(*file);
 }
 
@@ -142,8 +149,10 @@ static enum las_verdict route_read(struct candidate *c, long *result)
 
 	if (!(las_config.lanes & LAS_LANE_HEAD) || las_file_direct(c->file))
 		return LAS_PASS;
-	if (!c->file->refuses_nowait)
+	if (!c->file->refuses_nowait) {
 		verdict = las_head_try(&c->op, c->file, result);
+		c->tried = !c->file->refuses_nowait;
+	}
 	if (verdict == LAS_PASS && c->file->refuses_nowait && may_guess(c))
 		verdict = las_head_guess(&c->op, c->file, result);
 	return verdict;
@@ -287,17 +296,27 @@ static void accept(struct submission *s, struct las_req *req)
 	las_complete_elsewhere(s->ctx);
 }
 
+/* This thread's I/O priority, read about once a millisecond: it is a hint to the scheduler, not a promise. */
+static int16_t priority_of_thread(void)
+{
+	static _Thread_local uint64_t asked LAS_TLS_MODEL;
+	static _Thread_local int16_t priority LAS_TLS_MODEL;
+	uint64_t now = las_ticks();
+
+	if (!asked || now - asked > PRIORITY_TICKS) {
+		priority = (int16_t)las_sys.ioprio_get(1 /* IOPRIO_WHO_PROCESS */, 0);
+		asked = now;
+	}
+	return priority;
+}
+
 /* Passes a request that holds its file on to where it waits. */
 static void dispatch(struct submission *s, struct las_file *file, struct las_req *req)
 {
 	/* All eventfds, timerfds and their like share one inode, and have no order among them to keep. */
 	bool in_line = las_op_is_rw(&req->op) && ((file->stream && !las_file_anonymous(file)) || is_append(file, &req->op));
 
-	if (!s->asked_priority) {
-		s->priority = (int)las_sys.ioprio_get(1 /* IOPRIO_WHO_PROCESS */, 0);
-		s->asked_priority = true;
-	}
-	req->priority = (int16_t)s->priority;
+	req->priority = priority_of_thread();
 	req->pollable = !req->bounded && !file->refuses_nowait;
 	/* 0: it waits for others, and whoever ends the last of them passes it on. */
 	if ((in_line || (req->bounded && req->op.kind != LAS_OP_READ)) && las_order_enter(req, file, in_line) == 0)
@@ -401,6 +420,8 @@ static int enqueue(struct submission *s, struct candidate *c)
 	if (enqueue_native(s, c))
 		return 0;
 	err = las_file_refresh(c->file);
+	if (c->tried && c->op.offset >= 0)
+		las_file_recall_kind(c->file);
 	if (!err)
 		err = las_file_look(c->file);
 	if (err)
@@ -409,7 +430,10 @@ static int enqueue(struct submission *s, struct candidate *c)
 	req = crew_can_help(s) ? make_request(s, c, LAS_LANE_CREW, true) : NULL;
 	if (req) {
 		req->predictor = las_predict_entry(c->file, &c->op);
+		req->warm = c->tried && req->bounded && c->op.kind == LAS_OP_READ && c->op.bytes <= READAHEAD_BYTES;
 		accept(s, req);
+		if (req->warm)
+			las_file_remember(c->file);
 		dispatch(s, c->file, req);
 		return 0;
 	}
@@ -473,6 +497,7 @@ static int submit_one(struct submission *s, struct las_iocb *user)
 		return -EFAULT;
 	memcpy(&c.iocb, user, sizeof(c.iocb));
 	c.obj = (uint64_t)(uintptr_t)user;
+	c.tried = false;
 	err = las_request_check(&c.iocb);
 	if (err)
 		return err;
@@ -486,13 +511,25 @@ static int submit_one(struct submission *s, struct las_iocb *user)
 	return err;
 }
 
+/*
+ * Whether the caller is about to run these itself: it is the context's only
+ * thread, and has waited for everything, and helped, the last few times.
+ * A wrong guess costs a millisecond: then the reaper calls the crew.
+ */
+static bool will_help(const struct submission *s)
+{
+	const struct las_ctx *ctx = s->ctx;
+
+	return ctx->helped >= HELPED && !las_load_relaxed(&ctx->shared) && s->crew.next == s->crew.prev;
+}
+
 static void push_crew(struct submission *s)
 {
 	struct las_link *l;
 
 	if (las_list_empty(&s->crew))
 		return;
-	las_crew_push(&s->crew);
+	las_crew_push(&s->crew, will_help(s));
 	while ((l = las_list_pop(&s->crew))) /* no thread can be had */
 		las_crew_run(las_container_of(l, struct las_req, link));
 }
@@ -505,7 +542,7 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 
 	s.ctx = ctx;
 	s.quiet = quiet;
-	s.asked_descriptors = s.asked_priority = false;
+	s.asked_descriptors = false;
 	s.shares_descriptors = true;
 	s.native_count = 0;
 	las_ctx_used(ctx);

@@ -166,6 +166,20 @@ static long sleep_masked(struct sleeper *sleeper, int64_t deadline_ns, const sig
 	return n < 0 ? n : n == 0 && deadline_ns != LAS_FOREVER_NS ? -ETIMEDOUT : 0;
 }
 
+/* With a mask only where no descriptor is to be had: then a signal may be handled just before the sleep begins. */
+static long sleep_on_seq(struct las_ctx *ctx, uint32_t seq, int64_t deadline_ns, const sigset_t *mask)
+{
+	uint64_t old;
+	long err;
+
+	if (mask)
+		las_sys.sigprocmask(SIG_SETMASK, mask, &old);
+	err = las_futex_wait(&ctx->seq, seq, deadline_ns);
+	if (mask)
+		las_sys.sigprocmask(SIG_SETMASK, &old, NULL);
+	return err;
+}
+
 /* Sleeps until `need` events may be there: 0, -ETIMEDOUT, -EINTR, or -EAGAIN when there was no reason to sleep. */
 static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
 {
@@ -173,8 +187,6 @@ static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, c
 	uint32_t seq, available;
 	long err = -EAGAIN;
 
-	if (mask && !sleeper)
-		return -ENOMEM;
 	las_lock(&ctx->lock);
 	available = las_ring_available(&ctx->slots);
 	if (available < need && !las_ctx_dead(ctx)) {
@@ -183,7 +195,10 @@ static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, c
 		if (sleeper)
 			las_list_push(&ctx->sleepers, &sleeper->link);
 		las_unlock(&ctx->lock);
-		err = sleeper ? sleep_masked(sleeper, deadline_ns, mask) : las_futex_wait(&ctx->seq, seq, deadline_ns);
+		if (sleeper)
+			err = sleep_masked(sleeper, deadline_ns, mask);
+		else
+			err = sleep_on_seq(ctx, seq, deadline_ns, mask);
 		las_lock(&ctx->lock);
 		ctx->waiters--;
 		if (sleeper)
@@ -222,8 +237,12 @@ static bool help(struct las_ctx *ctx, uint32_t need)
 	if (las_ring_available(&ctx->slots) + las_ring_in_flight(&ctx->slots) > need)
 		return false;
 	req = las_crew_take_near(&ctx->owner);
-	if (!req)
+	if (!req) {
+		if (las_load_relaxed(&ctx->elsewhere))
+			las_store_relaxed(&ctx->helped, 0);
 		return false;
+	}
+	las_store_relaxed(&ctx->helped, las_load_relaxed(&ctx->helped) + 1); /* a hint: lost updates are harmless */
 	las_count(helped, 1);
 	las_inside++; /* a handler may leave by exit(), which must not wait for this one */
 	las_crew_run(req);
@@ -269,7 +288,7 @@ long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *event
 			return taken ? taken : -EINVAL;
 		if (err == -ETIMEDOUT)
 			return taken;
-		if (err == -EINTR || err == -ENOMEM)
+		if (err == -EINTR)
 			return taken ? taken : err;
 		if (n)
 			continue;

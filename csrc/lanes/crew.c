@@ -6,6 +6,10 @@
  * and sees more of them waiting passes the call on before it starts to work.
  * `called` says that such a call is under way, so that it is made once.
  *
+ * A read that the head lane tried has its pages on their way (it is "warm"):
+ * its thread only waits, and by then the pages of those behind it have come
+ * as well.  A few threads serve a deep queue of them.
+ *
  * Why no wake-up is lost, in steps: (1) a thread that finds nothing counts
  * itself idle and reads `word`, both under the lock; (2) a push appends and,
  * seeing idle threads and no call under way, changes `word` under the same
@@ -28,10 +32,12 @@
 #include "base/ticks.h"
 #include "lanes/pollset.h"
 #include "lanes/predictor.h"
+#include "lanes/reaper.h"
 
 #define IDLE_NS       ((int64_t)2 * 1000 * 1000 * 1000) /* a thread without work for this long ends */
 #define NAPS          4       /* short ones before a long rest: holds may be parked just after the work */
 #define IMPATIENCE_NS ((int64_t)100 * 1000 * 1000)
+#define WARM_THREADS  2       /* for reads of one device that only wait for pages which are being read already */
 #define DEVICES       64
 #define NEAR          8   /* how far las_crew_take_near looks */
 #define AFFINITY_BYTES 1024
@@ -80,21 +86,27 @@ static unsigned *running_of(struct crew_class *c, const struct las_req *req)
 	return &c->running[req->device % DEVICES];
 }
 
-/* The first request whose device has not used up its share. */
-static struct las_req *pop_locked(struct crew_class *c)
+/* The first request for which a thread may be used, or NULL. */
+static struct las_req *first_locked(struct crew_class *c)
 {
-	struct las_link *l, *tmp;
-
-	las_list_each(&c->queue, l, tmp) {
+	for (struct las_link *l = c->queue.next; l != &c->queue; l = l->next) {
 		struct las_req *req = las_container_of(l, struct las_req, link);
 
-		if (*running_of(c, req) >= c->share)
-			continue;
-		las_list_remove(l);
-		las_store_relaxed(&c->queued, c->queued - 1);
-		return req;
+		if (*running_of(c, req) < (req->warm ? WARM_THREADS : c->share))
+			return req;
 	}
 	return NULL;
+}
+
+static struct las_req *pop_locked(struct crew_class *c)
+{
+	struct las_req *req = first_locked(c);
+
+	if (!req)
+		return NULL;
+	las_list_remove(&req->link);
+	las_store_relaxed(&c->queued, c->queued - 1);
+	return req;
 }
 
 void las_crew_owe(struct las_req *req)
@@ -127,7 +139,7 @@ static void pass_on(struct las_link *next)
 		if (las_pollset_add(req) < 0)
 			las_list_push(next, l);
 	}
-	las_crew_push(next);
+	las_crew_push(next, false);
 	while ((l = las_list_pop(next))) /* no thread for it: this one */
 		las_crew_run(las_container_of(l, struct las_req, link));
 }
@@ -248,7 +260,7 @@ static void *thread_main(void *arg);
  */
 static int call_locked(struct crew_class *c)
 {
-	if (c->called || las_list_empty(&c->queue))
+	if (c->called || !first_locked(c))
 		return 0;
 	if (c->idle) {
 		c->called = true;
@@ -341,7 +353,7 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-static void push_class(struct crew_class *c, struct las_link *batch, unsigned n)
+static void push_class(struct crew_class *c, struct las_link *batch, unsigned n, bool lazily)
 {
 	int what;
 
@@ -350,7 +362,7 @@ static void push_class(struct crew_class *c, struct las_link *batch, unsigned n)
 	las_lock(&c->lock);
 	las_store_relaxed(&c->queued, c->queued + n);
 	las_list_append(&c->queue, batch);
-	what = call_locked(c);
+	what = lazily ? 0 : call_locked(c);
 	las_unlock(&c->lock);
 	if (call(c, what))
 		return;
@@ -363,7 +375,7 @@ static void push_class(struct crew_class *c, struct las_link *batch, unsigned n)
 	las_unlock(&c->lock);
 }
 
-void las_crew_push(struct las_link *batch)
+void las_crew_push(struct las_link *batch, bool lazily)
 {
 	struct las_link bounded, unbounded, *l, *tmp;
 	unsigned nbounded = 0, nunbounded = 0;
@@ -378,10 +390,27 @@ void las_crew_push(struct las_link *batch)
 		nbounded += b;
 		nunbounded += !b;
 	}
-	push_class(&crew.bounded, &bounded, nbounded);
-	push_class(&crew.unbounded, &unbounded, nunbounded);
+	push_class(&crew.bounded, &bounded, nbounded, lazily);
+	push_class(&crew.unbounded, &unbounded, nunbounded, false);
+	if (lazily)
+		las_reaper_watch();
 	las_list_append(batch, &bounded);
 	las_list_append(batch, &unbounded);
+}
+
+unsigned las_crew_look(void)
+{
+	struct crew_class *c = &crew.bounded;
+	unsigned queued = las_load_relaxed(&c->queued); /* acquired by the reaper's fence */
+	int what;
+
+	if (queued == 0)
+		return 0;
+	las_lock(&c->lock);
+	what = call_locked(c);
+	las_unlock(&c->lock);
+	call(c, what);
+	return queued;
 }
 
 static struct las_req *take(struct crew_class *c, const struct las_owner *owner, uint64_t obj, unsigned limit)

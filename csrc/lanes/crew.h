@@ -27,10 +27,13 @@ void las_crew_init(void);
 
 /*
  * Takes over all requests on the list, in order, and sees that somebody will
- * run them.  Those for which no thread can be had stay on the list: the
- * caller runs them itself (las_crew_run).
+ * run them; lazily, if the caller itself is expected to take them back in a
+ * moment.  Those for which no thread can be had stay on the list: the caller
+ * runs them itself (las_crew_run).
  */
-void las_crew_push(struct las_link *batch);
+void las_crew_push(struct las_link *batch, bool lazily);
+/* For the reaper: calls a thread to what was pushed lazily and still waits.  How many requests wait. */
+unsigned las_crew_look(void);
 
 /* Takes back a waiting request of this owner, of this obj unless it is 0: the caller owns it.  NULL if there is none. */
 struct las_req *las_crew_take(const struct las_owner *owner, uint64_t obj);

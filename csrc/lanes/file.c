@@ -31,6 +31,7 @@ static struct {
 
 #define RECENT       4
 #define RECENT_TICKS 50000 /* 10 to 50 microseconds, whatever the machine; opening a file on a server takes longer */
+#define KIND_TICKS   3000000 /* a millisecond or so */
 #define RECENT_USES  64    /* assumptions in a row before the flags are read again */
 
 /* Thread-local: what another thread does to a descriptor is as unknown as what this one does outside the library. */
@@ -111,11 +112,29 @@ void las_file_remember(const struct las_file *file)
 	r->stamp = las_ticks();
 }
 
+/*
+ * A read that found no pages goes to the crew, and all that is needed to send
+ * it there is the kind of file and where it lives: facts of the last
+ * millisecond will do, the flags are read anew.
+ */
+void las_file_recall_kind(struct las_file *file)
+{
+	const struct recent *r = &recent[(unsigned)file->fd % RECENT];
+
+	if (file->looked || r->file.fd != file->fd + 1 || !r->file.looked || las_ticks() - r->stamp > KIND_TICKS)
+		return;
+	file->mode = r->file.mode;
+	file->device = r->file.device;
+	file->inode = r->file.inode;
+	file->medium = r->file.medium;
+	file->looked = true;
+}
+
 int las_file_refresh(struct las_file *file)
 {
 	if (!file->assumed)
 		return 0;
-	recent[(unsigned)file->fd % RECENT].file.fd = 0;
+	recent[(unsigned)file->fd % RECENT].uses = 0;
 	*file = (struct las_file){ .fd = file->fd, .hold = file->hold };
 	return read_flags(file->fd, &file->flags);
 }

@@ -80,6 +80,8 @@ void las_file_init(void);
 bool las_file_direct(const struct las_file *file);
 /* Once looked: of the one inode that eventfds, timerfds and their like share. */
 bool las_file_anonymous(const struct las_file *file);
+/* For a regular file that was just read without success: its kind as of a millisecond ago, if that is known. */
+void las_file_recall_kind(struct las_file *file);
 /* Looks, and asks where it lives: 0 or -errno.  Not for streams and directories. */
 int las_file_medium(struct las_file *file);
 /* Once looked: requests on it end in finite time. */

@@ -217,7 +217,7 @@ static void carry_on(struct las_req *req)
 	las_count(crew, 1);
 	las_list_init(&list);
 	las_list_push(&list, &req->link);
-	las_crew_push(&list);
+	las_crew_push(&list, false);
 	if (!las_list_empty(&list)) {
 		las_list_remove(&req->link);
 		las_crew_run(req);

@@ -19,6 +19,7 @@
 #include "base/futex.h"
 #include "base/lock.h"
 #include "base/stats.h"
+#include "lanes/crew.h"
 #include "lanes/native.h"
 
 #define LOOK_NS      ((int64_t)1000 * 1000)
@@ -36,6 +37,12 @@ static struct {
 void las_reaper_init(void)
 {
 	memset(&reaper, 0, sizeof(reaper));
+}
+
+/* Moves on, or calls the crew to, whatever nobody looks after: how much there is. */
+static unsigned look(void)
+{
+	return las_native_reap_all() + las_crew_look();
 }
 
 /* Waits for an event that was announced, or for the next look. */
@@ -82,7 +89,7 @@ static bool sleep_idle(void)
 	close_eventfd();
 	las_store_release(&reaper.awake, 0);
 	las_fence_seq_cst(); /* clears before it looks; las_reaper_watch adds before it reads */
-	if (las_native_reap_all() == 0 && las_futex_wait(&reaper.awake, 0, las_now_ns() + IDLE_NS) == -ETIMEDOUT) {
+	if (look() == 0 && las_futex_wait(&reaper.awake, 0, las_now_ns() + IDLE_NS) == -ETIMEDOUT) {
 		las_lock(&reaper.lock);
 		end = las_load_acquire(&reaper.awake) == 0;
 		if (end)
@@ -103,7 +110,7 @@ static void *thread_main(void *arg)
 	prctl(PR_SET_NAME, "syslet/reaper");
 	do {
 		for (idle = 0; idle < IDLE_LOOKS; idle++) {
-			if (las_native_reap_all())
+			if (look())
 				idle = 0;
 			if (idle == CLOSE_LOOKS)
 				close_eventfd();

@@ -4,7 +4,8 @@
  * Requests that carry an eventfd, belong to a program that only peeks, or
  * are mixed with crew requests are submitted with the reaper's own eventfd:
  * the kernel wakes it for each.  All others it looks for about once a
- * millisecond, in memory, as long as any is in flight.  It ends when idle.
+ * millisecond, in memory, as long as any is in flight; likewise for crew
+ * requests that were left to their submitter.  It ends when idle.
  */
 #ifndef LAS_LANES_REAPER_H
 #define LAS_LANES_REAPER_H

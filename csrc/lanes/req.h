@@ -40,6 +40,7 @@ struct las_req {
 	bool bounded;                /* ends in finite time: regular files and block devices */
 	bool eventfd_may_block;      /* it lacks O_NONBLOCK: ask before raising */
 	bool in_line, generation;    /* order.c's */
+	bool warm;                   /* a read whose pages are on their way */
 	bool pollable;               /* knows NOWAIT: the poll set can wait for it */
 	bool owed;                   /* exit waits for it */
 	bool settles;                /* counted in its context's `settling` */
