@@ -111,3 +111,15 @@ def stalled_fd(stall: Stall) -> Iterator[int]:
     yield number
     stall.release()
     os.close(number)
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """The exit status of a forked child that runs work."""
+    pid = os.fork()
+    if pid == 0:
+        status = 99
+        try:
+            status = work()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import BLOCK, Stall
+from conftest import BLOCK, Stall, in_child
 
 from libaio_shim import Context, prep_poll, prep_pread
 
@@ -30,18 +30,6 @@ def run_python(source: str, *arguments: str, timeout: float = 60) -> subprocess.
         timeout=timeout,
         check=False,
     )
-
-
-def in_child(work: Callable[[], int]) -> int:
-    """The exit status of a forked child that runs work."""
-    pid = os.fork()
-    if pid == 0:
-        status = 99
-        try:
-            status = work()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12: fork in a process that has threads

@@ -1,0 +1,281 @@
+"""`AsyncContext`: asynchronous file I/O for coroutines."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import warnings
+from asyncio import IncompleteReadError
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from libaio_shim._iocb import FileDescriptorLike, vector
+from libaio_shim._native import (
+    IOCB_CMD_FDSYNC,
+    IOCB_CMD_FSYNC,
+    IOCB_CMD_POLL,
+    IOCB_CMD_PREAD,
+    IOCB_CMD_PREADV,
+    IOCB_CMD_PWRITE,
+    IOCB_CMD_PWRITEV,
+    NULL,
+    ffi,
+    raise_errno,
+)
+from libaio_shim.asyncio._core import Core
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer, Self
+
+_from_buffer = ffi.from_buffer
+_unpack: Callable[[Any, int], bytes] = ffi.unpack
+_CHARS = ffi.typeof("char[]")
+
+# Reads up to this size go through a buffer that is kept, and are copied; larger ones into the result itself.
+_SCRATCH_BYTES = 8 * 1024
+_new_scratch = ffi.new_allocator(should_clear_after_alloc=False)
+_SCRATCH = ffi.typeof(f"char[{_SCRATCH_BYTES}]")
+
+# Bytes that are not filled yet: CPython's own way to make a bytes object in place (None: not set to zero either).
+_new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)(
+    ("PyBytes_FromStringAndSize", ctypes.pythonapi)
+)
+
+# Work that may be done in a row without a loop turn, in units of 16 KiB and of one request: about half a millisecond.
+_CREDIT = 192
+
+
+class AsyncContext(Core):
+    """Asynchronous file I/O on any descriptor, for asyncio, uvloop and trio (also by way of anyio).
+
+    depth: how many requests may be in flight; more wait their turn.  It belongs to the event loop that first uses it,
+    and must be closed: ``async with AsyncContext() as ctx``.
+
+    All methods: offsets and sizes are in bytes, a descriptor is an int or an object with ``fileno()``; failures raise
+    OSError with the errno, use after close raises ValueError.  A buffer must be contiguous, is used without a copy,
+    and is exported (cannot be resized or freed) until its request is finished.
+
+    *Cancellation.*  A request that is still queued, here or in the engine, is taken back and never runs.  Of those
+    that run, `read`, `read_exactly` and `poll` are abandoned: the task goes on at once, the result is dropped when it
+    comes.  All others finish first, then the cancellation is raised: nothing is read into or written from a buffer
+    of the caller's after that.
+
+    *Fairness.*  Requests that need not wait do not suspend the coroutine.  After about half a millisecond of them one
+    lets the loop take a turn before it returns, so that a task that reads cached data does not starve the others;
+    ``fair=False`` turns that off.
+    """
+
+    def __init__(self, depth: int = 128, *, fair: bool = True) -> None:
+        """Raises OSError for a depth that cannot be had (EINVAL, ENOMEM)."""
+        super().__init__(depth)
+        self._fair = fair
+        self._credit = _CREDIT
+        self._scratch: list[Any] = []
+        # Made by us for the files of a loop: the user cannot close it.
+        self._own_care = False
+
+    async def _turn(self) -> None:
+        """Lets the loop run its other tasks once."""
+        self._credit = _CREDIT
+        if self._fair:
+            await self._host.turn()
+
+    async def read(self, fd: FileDescriptorLike, n: int, offset: int, *, flags: int = 0) -> bytes:
+        """Up to n bytes from ``offset``: fewer at the end of the file, none behind it.  flags: ``os.RWF_*``."""
+        if n > _SCRATCH_BYTES:
+            return await self._read_large(fd, n, offset, flags)
+        try:
+            memory = self._scratch.pop()
+        except IndexError:
+            memory = _new_scratch(_SCRATCH)
+        result = self._start(IOCB_CMD_PREAD, fd, memory, n, offset, flags, memory)
+        if result is None:
+            # An abandoned request keeps its memory.
+            result = await self._host.wait(self, self._last, True)
+        else:
+            self._credit -= 1 + (n >> 14)
+            if self._credit < 0:
+                await self._turn()
+        if result < 0:
+            self._scratch.append(memory)
+            raise_errno(result)
+        data = _unpack(memory, result)
+        self._scratch.append(memory)
+        return data
+
+    async def _read_large(self, fd: FileDescriptorLike, n: int, offset: int, flags: int) -> bytes:
+        data: bytes = _new_bytes(None, n)
+        memory = _from_buffer(_CHARS, data)
+        result = self._start(IOCB_CMD_PREAD, fd, memory, n, offset, flags, memory)
+        if result is None:
+            result = await self._host.wait(self, self._last, True)
+        else:
+            self._credit -= 1 + (n >> 14)
+            if self._credit < 0:
+                await self._turn()
+        if result < 0:
+            raise_errno(result)
+        return data if result == n else data[:result]
+
+    async def read_into(self, fd: FileDescriptorLike, buf: Buffer, offset: int, *, flags: int = 0) -> int:
+        """Reads into a writable buffer as many bytes as it has.  Returns how many were read."""
+        memory = _from_buffer(_CHARS, buf, True)
+        n = len(memory)
+        result = self._start(IOCB_CMD_PREAD, fd, memory, n, offset, flags, memory)
+        if result is None:
+            result = await self._host.wait(self, self._last, False)
+        else:
+            self._credit -= 1 + (n >> 14)
+            if self._credit < 0:
+                await self._turn()
+        if result < 0:
+            raise_errno(result)
+        return result
+
+    async def write(self, fd: FileDescriptorLike, data: Buffer, offset: int, *, flags: int = 0) -> int:
+        """Writes the buffer's bytes at ``offset``.  Returns how many were written.  flags: ``os.RWF_*``."""
+        memory = _from_buffer(_CHARS, data)
+        n = len(memory)
+        result = self._start(IOCB_CMD_PWRITE, fd, memory, n, offset, flags, memory)
+        if result is None:
+            result = await self._host.wait(self, self._last, False)
+        else:
+            self._credit -= 1 + (n >> 14)
+            if self._credit < 0:
+                await self._turn()
+        if result < 0:
+            raise_errno(result)
+        return result
+
+    async def readv(self, fd: FileDescriptorLike, buffers: Sequence[Buffer], offset: int, *, flags: int = 0) -> int:
+        """Reads into several writable buffers (at most 1024), one after the other.  Returns how many bytes in all."""
+        return await self._vector(IOCB_CMD_PREADV, fd, buffers, offset, flags)
+
+    async def writev(self, fd: FileDescriptorLike, buffers: Sequence[Buffer], offset: int, *, flags: int = 0) -> int:
+        """Writes several buffers (at most 1024), one after the other.  Returns how many bytes in all."""
+        return await self._vector(IOCB_CMD_PWRITEV, fd, buffers, offset, flags)
+
+    async def _vector(
+        self, opcode: int, fd: FileDescriptorLike, buffers: Sequence[Buffer], offset: int, flags: int
+    ) -> int:
+        iov, pins = vector(buffers, opcode == IOCB_CMD_PREADV)
+        result = self._start(opcode, fd, iov, len(pins), offset, flags, (iov, pins))
+        if result is None:
+            result = await self._host.wait(self, self._last, False)
+        else:
+            self._credit -= 1 + (result >> 14)
+            if self._credit < 0:
+                await self._turn()
+        if result < 0:
+            raise_errno(result)
+        return result
+
+    async def fsync(self, fd: FileDescriptorLike) -> None:
+        """Makes data and metadata durable."""
+        await self._simple(IOCB_CMD_FSYNC, fd, NULL, False)
+
+    async def fdatasync(self, fd: FileDescriptorLike) -> None:
+        """Makes data durable, and of the metadata what is needed to read it."""
+        await self._simple(IOCB_CMD_FDSYNC, fd, NULL, False)
+
+    async def poll(self, fd: FileDescriptorLike, events: int) -> int:
+        """Waits for ``select.POLL*`` events (a mask).  Returns the mask of those that happened."""
+        return await self._simple(IOCB_CMD_POLL, fd, ffi.cast("void *", events), True)
+
+    async def _simple(self, opcode: int, fd: FileDescriptorLike, memory: Any, abandon: bool) -> int:
+        result = self._start(opcode, fd, memory, 0, 0, 0, None)
+        if result is None:
+            result = await self._host.wait(self, self._last, abandon)
+        if result < 0:
+            raise_errno(result)
+        return result
+
+    async def read_exactly(self, fd: FileDescriptorLike, n: int, offset: int) -> bytes:
+        """Exactly n bytes from ``offset``.  asyncio.IncompleteReadError (an EOFError) if the file ends before."""
+        data = await self.read(fd, n, offset)
+        if len(data) == n:
+            return data
+        parts = [data]
+        have = len(data)
+        while have < n:
+            data = await self.read(fd, n - have, offset + have)
+            if not data:
+                raise IncompleteReadError(b"".join(parts), n)
+            parts.append(data)
+            have += len(data)
+        return b"".join(parts)
+
+    async def write_all(self, fd: FileDescriptorLike, data: Buffer, offset: int) -> None:
+        """Writes all of the buffer's bytes at ``offset``, in several requests if one is cut short."""
+        done = await self.write(fd, data, offset)
+        view = memoryview(data)
+        if done == view.nbytes:
+            return
+        with view.cast("B") as view:
+            while done < len(view):
+                written = await self.write(fd, view[done:], offset + done)
+                if not written:
+                    raise OSError(errno.EIO, "write returned 0")
+                done += written
+
+    @property
+    def depth(self) -> int:
+        """How many requests may be in flight; more wait until there is room."""
+        return self._depth
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were submitted and are not finished."""
+        return self._depth - len(self._free)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for their turn to be submitted."""
+        return len(self._backlog)
+
+    async def aclose(self) -> None:
+        """Finishes what is in flight or queued, then frees everything.  Closing twice is no error.
+
+        Reads and polls are taken back where that is possible; who waits for them gets OSError (ECANCELED).  A
+        cancellation is raised when the requests are finished.
+        """
+        if self._closed:
+            return
+        closer = self._begin_to_close()
+        try:
+            if closer:
+                await self._host.wait(self, closer, False)
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """As `aclose`, but blocks the thread until nothing is in flight, and what is queued never runs.
+
+        For where nothing can be awaited.  Who waits for a request gets OSError (ECANCELED).
+        """
+        if self._closed:
+            return
+        self._end()
+        self._scratch.clear()
+
+    async def __aenter__(self) -> Self:
+        if self.closed:
+            raise ValueError("the context is closed")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        if not self._ring.inherited and not self._own_care:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"in_flight={self.in_flight} waiting={self.waiting}"
+        return f"<libaio_shim.asyncio.AsyncContext depth={self._depth} {state}>"

@@ -1,0 +1,666 @@
+"""`AsyncContext` on asyncio and uvloop."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import gc
+import os
+import select
+import socket
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+from conftest import BLOCK, Stall, in_child, raises_errno
+
+from libaio_shim import AlignedBuffer, stats
+from libaio_shim.asyncio import AsyncContext, _core
+
+T = TypeVar("T")
+Run = Callable[[Coroutine[Any, Any, T]], T]
+
+
+@pytest.fixture(params=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Iterator[Run[Any]]:
+    """Runs a coroutine on one kind of event loop."""
+    if request.param == "uvloop":
+        uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed (pip install uvloop)")
+        loop = uvloop.new_event_loop()
+    else:
+        loop = asyncio.new_event_loop()
+
+    def run(coroutine: Coroutine[Any, Any, T]) -> T:
+        return loop.run_until_complete(asyncio.wait_for(coroutine, 60))
+
+    yield run
+    loop.run_until_complete(loop.shutdown_default_executor())
+    loop.close()
+
+
+@pytest.fixture(params=[True, False], ids=["peek", "call"])
+def peek(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ways to learn of an event: from the ring's memory, and by a call."""
+    if request.param and not _core.PEEK:
+        pytest.skip("n/a: this processor orders loads differently")
+    monkeypatch.setattr(_core, "PEEK", request.param)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Returns when the condition holds; the loop goes on meanwhile."""
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+async def cancelled(task: Awaitable[Any]) -> bool:
+    """Whether the task ended by cancellation."""
+    try:
+        await task
+    except asyncio.CancelledError:
+        return True
+    return False
+
+
+def steps(coroutine: Coroutine[Any, Any, T]) -> tuple[int, T]:
+    """How often a coroutine suspends when it is resumed at once, and its result."""
+    count = 0
+    while True:
+        try:
+            coroutine.send(None)
+        except StopIteration as end:
+            return count, end.value
+        count += 1
+
+
+@pytest.mark.usefixtures("peek")
+def test_every_request_does_what_it_says(run: Run[Any], path: Path, payload: bytes) -> None:
+    """One of each, against the file itself."""
+
+    async def main() -> None:
+        left, right = socket.socketpair()
+        with path.open("r+b", buffering=0) as file, left, right:
+            async with AsyncContext(8) as ctx:
+                assert await ctx.read(file, 10, BLOCK - 5) == payload[BLOCK - 5 : BLOCK + 5]
+                assert await ctx.read(file.fileno(), BLOCK, len(payload) - 3) == payload[-3:]
+                assert await ctx.read(file, 10, len(payload) + 5) == b""
+                assert await ctx.read(file, 0, 0) == b""
+                assert await ctx.read(file, 1 << 20, BLOCK) == payload[BLOCK:]
+                buffer = bytearray(BLOCK)
+                assert await ctx.read_into(file, buffer, 2 * BLOCK) == BLOCK
+                assert buffer == payload[2 * BLOCK : 3 * BLOCK]
+                assert await ctx.write(file, b"xyz", 3) == 3
+                one, two = bytearray(4), bytearray(6)
+                assert await ctx.readv(file, [one, two], 0) == 10
+                assert one + two == b"AAAxyzAAAA"
+                assert await ctx.writev(file, [b"1", memoryview(b"23")], 0) == 3
+                await ctx.fsync(file)
+                await ctx.fdatasync(file)
+                assert await ctx.read_exactly(file, 6, 0) == b"123xyz"
+                await ctx.write_all(file, memoryview(b"all"), len(payload))
+                assert path.read_bytes()[-4:] == b"Pall"
+                assert await ctx.poll(left, select.POLLOUT) == select.POLLOUT
+                assert ctx.in_flight == 0
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_what_is_cached_does_not_suspend(run: Run[Any], fd: int, payload: bytes) -> None:
+    """A request that the head finished resolves within the call: the coroutine never reaches the loop."""
+
+    async def main() -> None:
+        async with AsyncContext() as ctx:
+            before = stats()
+            await ctx.read(fd, BLOCK, 0)
+            if stats().head == before.head:
+                pytest.skip("n/a: the head does not read this file system")
+            for block in range(16):
+                assert steps(ctx.read(fd, BLOCK, block * BLOCK)) == (0, payload[block * BLOCK :][:BLOCK])
+            assert steps(ctx.read_into(fd, bytearray(BLOCK), 0)) == (0, BLOCK)
+            assert steps(ctx.read(fd, 16 * BLOCK, 0)) == (0, payload)
+            # Nothing was left behind that would wake the loop for nothing.
+            with pytest.raises(BlockingIOError):
+                os.eventfd_read(ctx._eventfd)
+
+    run(main())
+
+
+def test_others_get_their_turn(run: Run[Any], fd: int) -> None:
+    """A task that reads nothing but cached data lets the loop turn now and then, unless told not to."""
+
+    async def turns(ctx: AsyncContext) -> int:
+        count = 0
+        done = False
+
+        async def other() -> None:
+            nonlocal count
+            while not done:
+                count += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.ensure_future(other())
+        await asyncio.sleep(0)
+        count = 0
+        for _ in range(2000):
+            await ctx.read(fd, BLOCK, 0)
+        seen = count
+        done = True
+        await task
+        return seen
+
+    async def main() -> None:
+        async with AsyncContext() as fair, AsyncContext(fair=False) as unfair:
+            await fair.read(fd, BLOCK, 0)
+            if steps(fair.read(fd, BLOCK, 0))[0]:
+                pytest.skip("n/a: the head does not read this file system")
+            assert await turns(fair) >= 5
+            assert await turns(unfair) == 0
+
+    run(main())
+
+
+def count_submits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many requests each submit got, from now on."""
+    batches: list[int] = []
+    submit = _core._submit
+
+    def counting(handle: object, count: int, iocbs: object) -> int:
+        batches.append(count)
+        return submit(handle, count, iocbs)
+
+    monkeypatch.setattr(_core, "_submit", counting)
+    return batches
+
+
+@pytest.mark.usefixtures("peek")
+def test_what_must_wait_shares_a_submit(
+    run: Run[Any], stall: Stall, stalled_fd: int, payload: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of many requests in one loop turn the first goes alone, the others together."""
+
+    async def main() -> None:
+        async with AsyncContext(32) as ctx:
+            with stall.holding():
+                batches = count_submits(monkeypatch)
+                tasks = [asyncio.ensure_future(ctx.read(stalled_fd, BLOCK, i * BLOCK)) for i in range(16)]
+                await until(lambda: ctx.in_flight == 16)
+                assert batches == [1, 15]
+            assert b"".join(await asyncio.gather(*tasks)) == payload
+
+    run(main())
+
+
+def test_many_events_need_one_wake_up(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
+    """What became ready while the loop was busy is taken all at once."""
+
+    async def main() -> None:
+        async with AsyncContext(32) as ctx:
+            with stall.holding():
+                tasks = [asyncio.ensure_future(ctx.read(stalled_fd, BLOCK, i * BLOCK)) for i in range(8)]
+                await until(lambda: ctx.in_flight == 8)
+                wakes = 0
+                readable = ctx._readable
+
+                def counting() -> None:
+                    nonlocal wakes
+                    wakes += 1
+                    readable()
+
+                asyncio.get_running_loop().add_reader(ctx._eventfd, counting)
+            while not ctx_has_events(ctx, 8):
+                pass  # the loop is busy
+            await asyncio.gather(*tasks)
+            assert wakes == 1
+
+    def ctx_has_events(ctx: AsyncContext, count: int) -> bool:
+        head, tail = ctx._header[2], ctx._header[3]
+        return (tail - head) % ctx._nr >= count
+
+    run(main())
+
+
+def test_a_full_context_makes_wait(run: Run[Any], stall: Stall, stalled_fd: int, payload: bytes) -> None:
+    """Never more than depth in flight, the rest waits its turn, in order, and none fails."""
+
+    async def main() -> None:
+        async with AsyncContext(3) as ctx:
+            finished: list[int] = []
+
+            async def read(i: int) -> bytes:
+                data = await ctx.read(stalled_fd, 8, i * 8)
+                finished.append(i)
+                return data
+
+            with stall.holding():
+                tasks = [asyncio.ensure_future(read(i)) for i in range(20)]
+                await until(lambda: ctx.in_flight == 3)
+                await asyncio.sleep(0.01)
+                assert (ctx.in_flight, ctx.waiting) == (3, 17)
+            assert b"".join(await asyncio.gather(*tasks)) == payload[:160]
+            assert ctx.waiting == ctx.in_flight == 0
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_many_tasks_at_once(run: Run[Any], fd: int, stalled_fd: int, payload: bytes) -> None:
+    """A mixture of quick and slow files, of reads and writes, far more than fit."""
+
+    async def worker(ctx: AsyncContext, which: int) -> None:
+        for i in range(40):
+            offset = (which * 97 + i * 1009) % (len(payload) - 100)
+            source = fd if (which + i) % 3 else stalled_fd
+            assert await ctx.read(source, 100, offset) == payload[offset : offset + 100]
+            if i % 7 == 0:
+                await ctx.write_all(fd, payload[offset : offset + 100], offset)
+
+    async def main() -> None:
+        async with AsyncContext(7) as ctx:
+            await asyncio.gather(*(worker(ctx, i) for i in range(30)))
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_queued_requests_are_taken_back(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
+    """Cancelled while it waits for a slot, a request never runs."""
+
+    async def main() -> None:
+        async with AsyncContext(1) as ctx:
+            with stall.holding():
+                first = asyncio.ensure_future(ctx.read(stalled_fd, 8, 0))
+                await until(lambda: ctx.in_flight == 1)
+                queued = asyncio.ensure_future(ctx.write(stalled_fd, b"never", 0))
+                await until(lambda: ctx.waiting == 1)
+                queued.cancel()
+                assert await cancelled(queued)
+                assert ctx.waiting == 0
+            assert await first == b"A" * 8
+            assert await ctx.read(stalled_fd, 8, 0) == b"A" * 8
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_a_running_read_is_abandoned(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
+    """The task is free at once; the device writes into memory that is still ours, and the slot comes back."""
+
+    async def main() -> None:
+        async with AsyncContext(2) as ctx:
+            for size in (8, 1 << 20):
+                with stall.holding():
+                    task = asyncio.ensure_future(ctx.read(stalled_fd, size, 0))
+                    await until(lambda: stall.held() == 1)
+                    task.cancel()
+                    assert await cancelled(task)
+                    assert ctx.in_flight == 1
+                    gc.collect()
+                await until(lambda: ctx.in_flight == 0)
+                os.posix_fadvise(stalled_fd, 0, 0, os.POSIX_FADV_DONTNEED)
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_a_running_read_into_finishes_first(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
+    """However often it is cancelled; afterwards the buffer is the caller's again."""
+
+    async def main() -> None:
+        async with AsyncContext(2) as ctx:
+            buffer = bytearray(8)
+            with stall.holding():
+                task = asyncio.ensure_future(ctx.read_into(stalled_fd, buffer, 0))
+                await until(lambda: stall.held() == 1)
+                for _ in range(3):
+                    task.cancel()
+                    await asyncio.sleep(0.005)
+                assert not task.done()
+                with pytest.raises(BufferError):
+                    buffer.clear()
+            assert await cancelled(task)
+            assert buffer == b"A" * 8
+            assert ctx.in_flight == 0
+            del task
+            await asyncio.sleep(0)  # the loop's own handle for this step knows the task
+            gc.collect()
+            buffer.clear()
+
+    run(main())
+
+
+def test_a_running_write_finishes_first(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
+    """A cancelled write is on the file when the cancellation is raised, not some time later."""
+
+    async def main() -> None:
+        async with AsyncContext(2) as ctx:
+            with stall.holding():
+                task = asyncio.ensure_future(ctx.write(stalled_fd, b"written", 0))
+                await until(lambda: stall.held() == 1)
+                task.cancel()
+                await asyncio.sleep(0.01)
+                assert not task.done()
+            assert await cancelled(task)
+            assert os.pread(stalled_fd, 7, 0) == b"written"
+
+    run(main())
+
+
+def test_a_pending_poll_is_cancelled(run: Run[Any]) -> None:
+    """A task that waits for a descriptor is free at once, and so is the slot soon."""
+
+    async def main() -> None:
+        left, right = socket.socketpair()
+        with left, right:
+            async with AsyncContext(1) as ctx:
+                task = asyncio.ensure_future(ctx.poll(left, select.POLLIN))
+                await until(lambda: ctx.in_flight == 1)
+                task.cancel()
+                assert await cancelled(task)
+                await until(lambda: ctx.in_flight == 0)
+                waiting = asyncio.ensure_future(ctx.poll(left, select.POLLIN))
+                await asyncio.sleep(0)
+                right.send(b"x")
+                assert await waiting & select.POLLIN
+
+    run(main())
+
+
+def test_timeouts_are_cancellations(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
+    """wait_for works as with any awaitable."""
+
+    async def main() -> None:
+        async with AsyncContext(2) as ctx:
+            with stall.holding(), pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(ctx.read(stalled_fd, 8, 0), 0.02)
+            assert await asyncio.wait_for(ctx.read(stalled_fd, 8, 8), 60) == b"A" * 8
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_errors_are_oserrors(run: Run[Any], fd: int, path: Path) -> None:
+    """What submit refuses and what the event reports look the same."""
+
+    async def main() -> None:
+        readonly = os.open(path, os.O_RDONLY)
+        direct = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            async with AsyncContext(4) as ctx:
+                with raises_errno(errno.EBADF):
+                    await ctx.read(-1, 10, 0)
+                with raises_errno(errno.EBADF):
+                    await ctx.write(readonly, b"x", 0)
+                with raises_errno(errno.EINVAL):
+                    await ctx.read(fd, 10, -1)
+                with raises_errno(errno.EINVAL):
+                    await ctx.read_into(direct, bytearray(10), 1)
+                with raises_errno(errno.EOPNOTSUPP):
+                    await ctx.read(fd, 10, 0, flags=1 << 30)
+                with pytest.raises(asyncio.IncompleteReadError) as caught:
+                    await ctx.read_exactly(fd, 100, os.fstat(fd).st_size - 1)
+                assert caught.value.partial == b"P"
+                for bad in ({"fd": "x"}, {"offset": "0"}, {"offset": 1.5}):
+                    with pytest.raises(TypeError):
+                        await ctx.read(**{"fd": fd, "n": 1, "offset": 0, **bad})  # type: ignore[arg-type]
+                with pytest.raises(OverflowError):
+                    await ctx.read(fd, 1, 1 << 70)
+                with raises_errno(errno.EINVAL):
+                    await ctx.read(fd, -1, 0)
+                with pytest.raises(BufferError):
+                    await ctx.read_into(fd, b"read-only", 0)
+                assert ctx.in_flight == 0
+                assert await ctx.read(fd, 1, 0) == b"A"
+        finally:
+            os.close(readonly)
+            os.close(direct)
+
+    run(main())
+
+
+def test_errors_of_queued_requests_reach_their_own_task(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
+    """A bad one in the middle of a shared submit fails alone."""
+
+    async def main() -> None:
+        async with AsyncContext(8) as ctx:
+            with stall.holding():
+                fds = [stalled_fd, stalled_fd, -1, stalled_fd, -1, -1, stalled_fd]
+                tasks = [asyncio.ensure_future(ctx.read(fd, 4, 0)) for fd in fds]
+                await until(lambda: ctx.in_flight == 4)
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+            assert [getattr(result, "errno", result) for result in results] == [
+                errno.EBADF if fd == -1 else b"AAAA" for fd in fds
+            ]
+
+    run(main())
+
+
+def test_writes_longer_than_one_request(run: Run[Any], fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """write_all goes on where a write was cut short, read_exactly likewise."""
+
+    async def main() -> None:
+        async with AsyncContext(4) as ctx:
+            write, read = ctx.write, ctx.read
+            monkeypatch.setattr(ctx, "write", lambda fd, data, offset: write(fd, memoryview(data)[:3], offset))
+            monkeypatch.setattr(ctx, "read", lambda fd, n, offset: read(fd, min(n, 4), offset))
+            await ctx.write_all(fd, b"0123456789", 5)
+            assert await ctx.read_exactly(fd, 12, 4) == b"A0123456789A"
+            monkeypatch.setattr(ctx, "write", lambda fd, data, offset: write(fd, b"", offset))
+            with raises_errno(errno.EIO):
+                await ctx.write_all(fd, b"x", 0)
+
+    run(main())
+
+
+def test_aclose_finishes_what_runs(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
+    """Writes in flight and queued are on the file afterwards; new requests are refused meanwhile."""
+
+    async def main() -> None:
+        ctx = AsyncContext(2)
+        with stall.holding():
+            tasks = [asyncio.ensure_future(ctx.write(stalled_fd, b"%d" % i, i)) for i in range(5)]
+            await until(lambda: ctx.waiting == 3)
+            closer = asyncio.ensure_future(ctx.aclose())
+            second = asyncio.ensure_future(ctx.aclose())
+            await asyncio.sleep(0.01)
+            assert not closer.done()
+            assert ctx.closed
+            with pytest.raises(ValueError, match="closed"):
+                await ctx.read(stalled_fd, 1, 0)
+        await asyncio.gather(closer, second)
+        assert await asyncio.gather(*tasks) == [1] * 5
+        assert os.pread(stalled_fd, 5, 0) == b"01234"
+        await ctx.aclose()
+        with pytest.raises(ValueError, match="closed"):
+            async with ctx:
+                pass
+
+    run(main())
+
+
+def test_aclose_takes_polls_and_queued_reads_back(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
+    """What has no effect does not keep anyone from closing: its task gets ECANCELED."""
+
+    async def main() -> None:
+        left, right = socket.socketpair()
+        with left, right:
+            ctx = AsyncContext(2)
+            poll = asyncio.ensure_future(ctx.poll(left, select.POLLIN))
+            await until(lambda: ctx.in_flight == 1)
+            with stall.holding():
+                runs = asyncio.ensure_future(ctx.read(stalled_fd, 4, 0))
+                await until(lambda: stall.held() == 1)
+                queued = asyncio.ensure_future(ctx.read(stalled_fd, 4, 4))
+                await until(lambda: ctx.waiting == 1)
+                closer = asyncio.ensure_future(ctx.aclose())
+                await asyncio.sleep(0.01)
+                with raises_errno(errno.ECANCELED):
+                    await queued
+            await closer
+            assert await runs == b"AAAA"
+            try:
+                assert not await poll & select.POLLIN
+            except OSError as error:
+                assert error.errno == errno.ECANCELED  # noqa: PT017
+
+    run(main())
+
+
+def test_close_blocks_until_nothing_runs(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
+    """close() for where nothing can be awaited: tasks get ECANCELED, buffers are free."""
+
+    async def main() -> None:
+        ctx = AsyncContext(1)
+        buffer = bytearray(4)
+        with stall.holding():
+            runs = asyncio.ensure_future(ctx.read_into(stalled_fd, buffer, 0))
+            await until(lambda: stall.held() == 1)
+            queued = asyncio.ensure_future(ctx.read(stalled_fd, 4, 0))
+            await until(lambda: ctx.waiting == 1)
+            threading.Timer(0.05, stall.release).start()
+            ctx.close()
+            assert buffer == b"AAAA"
+        for task in (runs, queued):
+            with raises_errno(errno.ECANCELED):
+                await task
+        ctx.close()
+
+    run(main())
+
+
+def test_a_context_can_move_to_the_next_loop(fd: int) -> None:
+    """asyncio.run after asyncio.run; also when the first loop ended while a request was abandoned in it."""
+    ctx = AsyncContext(4)
+    for _ in range(3):
+        assert asyncio.run(ctx.read(fd, 4, 0)) == b"AAAA"
+    ctx.close()
+
+
+def test_two_loops_at_once_are_refused(stall: Stall, stalled_fd: int) -> None:
+    """A context with requests in flight in one loop is not another one's."""
+    ctx = AsyncContext(4)
+    errors = []
+
+    def other() -> None:
+        try:
+            asyncio.run(ctx.read(stalled_fd, 4, 0))
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    async def main() -> None:
+        with stall.holding():
+            task = asyncio.ensure_future(ctx.read(stalled_fd, 4, 0))
+            await until(lambda: ctx.in_flight == 1)
+            await asyncio.to_thread(other)
+        assert await task == b"AAAA"
+
+    asyncio.run(main())
+    ctx.close()
+    assert errors == ["the context is in use by another event loop"]
+
+
+def test_no_loop_is_an_error(fd: int) -> None:
+    """A coroutine that nobody runs has nobody to wake it."""
+    ctx = AsyncContext(4)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        ctx.read(fd, 4, 0).send(None)
+    ctx.close()
+
+
+def test_a_loop_that_ends_early_harms_nobody(stall: Stall, stalled_fd: int) -> None:
+    """The loop is gone, a request runs on: its memory stays until close."""
+    ctx = AsyncContext(4)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(ctx.read(stalled_fd, 4, 0))
+        await until(lambda: stall.held() == 1)
+        del task
+
+    with stall.holding():
+        asyncio.run(main())
+        gc.collect()
+        assert ctx.in_flight == 1
+    ctx.close()
+
+
+def test_a_forgotten_context_is_named(run: Run[Any], fd: int) -> None:
+    """ResourceWarning while the loop still runs, and the loop does not hear of it again."""
+
+    async def main() -> None:
+        ctx = AsyncContext(4)
+        await ctx.read(fd, 4, 0)
+        with pytest.warns(ResourceWarning, match="unclosed <libaio_shim.asyncio.AsyncContext depth=4"):  # noqa: PT031
+            del ctx
+            gc.collect()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # 3.12: fork in a process that has threads
+def test_a_forked_child_has_a_dead_context(fd: int) -> None:
+    """EINVAL; closing it there does not disturb the parent's loop."""
+
+    async def main() -> None:
+        async with AsyncContext(4) as ctx:
+            await ctx.read(fd, 4, 0)
+
+            def child() -> int:
+                try:
+                    ctx.read(fd, 4, 0).send(None)
+                except OSError as error:
+                    if error.errno != errno.EINVAL:
+                        return 1
+                except StopIteration:
+                    return 2
+                ctx.close()
+                return 0
+
+            assert in_child(child) == 0
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            assert await ctx.read(fd, 4, 0) == b"AAAA"
+
+    asyncio.run(main())
+
+
+def test_bad_depths_are_refused() -> None:
+    """EINVAL as io_setup says."""
+    with raises_errno(errno.EINVAL):
+        AsyncContext(0)
+
+
+def test_direct_io(run: Run[Any], path: Path, payload: bytes) -> None:
+    """O_DIRECT with an AlignedBuffer, several at once."""
+
+    async def main() -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+        try:
+            async with AsyncContext(8) as ctx:
+                buffers = [AlignedBuffer(BLOCK) for _ in range(16)]
+                sizes = await asyncio.gather(
+                    *(ctx.read_into(fd, buffer, i * BLOCK) for i, buffer in enumerate(buffers))
+                )
+                assert sizes == [BLOCK] * 16
+                assert b"".join(buffer[:] for buffer in buffers) == payload
+        finally:
+            os.close(fd)
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="n/a: asyncio.timeout is new in 3.11")
+def test_asyncio_timeout(stall: Stall, stalled_fd: int) -> None:
+    """A time-out around a request that has to finish: TimeoutError, as soon as it has."""
+
+    async def main() -> None:
+        async with AsyncContext(2) as ctx:
+            buffer = bytearray(4)
+            with pytest.raises(TimeoutError), stall.holding():  # noqa: PT012
+                asyncio.get_running_loop().call_later(0.05, stall.release)
+                async with asyncio.timeout(0.02):
+                    await ctx.read_into(stalled_fd, buffer, 0)
+            assert buffer == b"AAAA"
+
+    asyncio.run(main())
