@@ -160,6 +160,8 @@ def main() -> int:
                 return 1
             say("")
             title = f"{name}: random 4 KiB reads, nothing cached, 32 in flight; medians of {arguments.rounds} rounds"
+            if job is coldread:
+                title += ", every block checked"
             print()
             report.show_table(title, COLUMNS, rows(columns))
             print("\n".join(proof(columns)), flush=True)

@@ -206,7 +206,7 @@ def plot(path: Path, results: Sequence[CaseResult]) -> None:
     import matplotlib as mpl  # an optional extra: only who asks for a plot needs it
 
     mpl.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     shown = [result for result in results if result.ratios("shim")]
     if not shown:
@@ -224,7 +224,8 @@ def plot(path: Path, results: Sequence[CaseResult]) -> None:
         if result.case.target:
             left.plot([result.case.target] * 2, [position - 0.4, position + 0.4], color="#c03030", linewidth=2)
     left.axvline(1, color="black", linewidth=0.8)
-    left.set_xscale("log")
+    left.set_xscale("log", base=2)
+    left.xaxis.set_major_formatter(ticker.FuncFormatter(lambda ratio, _: f"{ratio:g}"))
     left.set_yticks(list(positions), [result.case.name for result in shown])
     left.set_xlabel("shim / baseline (kernel AIO or epoll), median and spread; red: target")
     for name, color, mark in (("kernel", "#888888", "o"), ("shim", "#4878a8", "D")):
