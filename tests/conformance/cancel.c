@@ -270,7 +270,7 @@ TEST(queued_write_is_cancelled_for_good)
 	struct stat st;
 
 	if (!is_shim())
-		SKIP("the kernel's io_submit waits for each append");
+		SKIP("n/a: the kernel's io_submit waits for each append");
 	fd = t_stall_file("queued", 0, O_RDWR | O_APPEND);
 	t_stall_hold();
 	for (int i = 0; i < COUNT; i++) {
@@ -310,7 +310,7 @@ TEST(cancelled_place_in_the_ring_is_free_again)
 	char byte = 0;
 
 	if (!is_shim())
-		SKIP("the kernel's io_submit waits for the pipe");
+		SKIP("n/a: the kernel's io_submit waits for the pipe");
 	CHECK_EQ(pipe(ends), 0);
 	t_own(ends[0]);
 	t_own(ends[1]);

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
+import conformance
+import filesystems
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "support"))
-
-import conformance  # noqa: E402  (found through the line above)
-import filesystems  # noqa: E402
 
 
 @pytest.fixture(scope="session")

@@ -392,7 +392,7 @@ TEST(peeking_thread_never_faults)
 	io_context_t ctx;
 
 	if (!is_shim())
-		SKIP("the kernel unmaps the ring: such a program crashes there");
+		SKIP("n/a: the kernel unmaps the ring: such a program crashes there");
 	ctx = t_context(8);
 	thread = t_thread(peek, ctx);
 	t_sleep_ms(2);

@@ -111,12 +111,12 @@ static void check_appends(const char *variable)
 	CHECK_EQ(unlink(path), 0);
 }
 
-#define EVERYDAY(fs, VARIABLE)                                                                                         \
-	static void check_all_##fs(void)                                                                               \
-	{                                                                                                              \
-		check_everyday(VARIABLE, 0);                                                                           \
-		check_odd_sizes(VARIABLE);                                                                             \
-		check_appends(VARIABLE);                                                                               \
+#define EVERYDAY(fs, VARIABLE)               \
+	static void check_all_##fs(void)     \
+	{                                    \
+		check_everyday(VARIABLE, 0); \
+		check_odd_sizes(VARIABLE);   \
+		check_appends(VARIABLE);     \
 	}
 
 EVERYDAY(ext4, "LAS_TEST_EXT4")
@@ -179,7 +179,7 @@ TEST(direct_work_on_tmpfs)
 	snprintf(path, sizeof(path), "%s/probe", t_directory("LAS_TEST_TMPFS"));
 	fd = open(path, O_RDWR | O_CREAT | O_DIRECT, 0600);
 	if (fd < 0)
-		SKIP("this kernel's tmpfs has no O_DIRECT");
+		SKIP("n/a: this kernel's tmpfs has no O_DIRECT");
 	close(fd);
 	check_everyday("LAS_TEST_TMPFS", O_DIRECT);
 }
@@ -193,7 +193,7 @@ TEST(direct_work_on_overlay)
 	snprintf(path, sizeof(path), "%s/probe", t_directory("LAS_TEST_OVERLAY"));
 	fd = open(path, O_RDWR | O_CREAT | O_DIRECT, 0600);
 	if (fd < 0)
-		SKIP("no O_DIRECT here");
+		SKIP("n/a: no O_DIRECT here");
 	close(fd);
 	check_everyday("LAS_TEST_OVERLAY", O_DIRECT);
 }
@@ -239,15 +239,16 @@ static void check_nowait(const char *variable)
 			direct = -errno;
 		/* EAGAIN depends on the moment (time stamps, locks). */
 		if (answer != -EAGAIN && direct != -EAGAIN && answer != direct)
-			FAIL("%s, %s: request %d, system call %zd", variable, write_it ? "write" : "read", answer, direct);
+			FAIL("%s, %s: request %d, system call %zd", variable, write_it ? "write" : "read", answer,
+			     direct);
 	}
 	CHECK_EQ(unlink(path), 0);
 }
 
 TEST(nowait_asked_for_on_each)
 {
-	const char *const variables[] = { "LAS_TEST_EXT4",  "LAS_TEST_XFS",	"LAS_TEST_BTRFS",
-					  "LAS_TEST_TMPFS", "LAS_TEST_OVERLAY", "LAS_TEST_STALL" };
+	const char *const variables[] = { "LAS_TEST_EXT4",  "LAS_TEST_XFS",     "LAS_TEST_BTRFS",
+		                          "LAS_TEST_TMPFS", "LAS_TEST_OVERLAY", "LAS_TEST_STALL" };
 
 	for (size_t i = 0; i < sizeof(variables) / sizeof(variables[0]); i++)
 		check_nowait(variables[i]);

@@ -66,11 +66,11 @@ static const char *answers(int fd)
 	return line;
 }
 
-#define CHECK_ANSWERS(fd, want)                                                                                        \
-	do {                                                                                                           \
-		const char *t_line = answers(fd);                                                                      \
-		if (strcmp(t_line, want))                                                                              \
-			FAIL("answers\n  %s\nexpected\n  %s", t_line, want);                                           \
+#define CHECK_ANSWERS(fd, want)                                              \
+	do {                                                                 \
+		const char *t_line = answers(fd);                            \
+		if (strcmp(t_line, want))                                    \
+			FAIL("answers\n  %s\nexpected\n  %s", t_line, want); \
 	} while (0)
 
 TEST(ordinary_file)
@@ -236,13 +236,13 @@ TEST(unconnected_tcp_socket)
 {
 	signal(SIGPIPE, SIG_IGN);
 	CHECK_ANSWERS(t_own(socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0)),
-		      "read=ENOTCONN write=EPIPE fsync=!EINVAL poll=20");
+	              "read=ENOTCONN write=EPIPE fsync=!EINVAL poll=20");
 }
 
 TEST(unconnected_udp_socket)
 {
 	CHECK_ANSWERS(t_own(socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0)),
-		      "read=EAGAIN write=EDESTADDRREQ fsync=!EINVAL poll=4");
+	              "read=EAGAIN write=EDESTADDRREQ fsync=!EINVAL poll=4");
 }
 
 TEST(terminal)
@@ -316,7 +316,7 @@ TEST(epoll)
 TEST(pidfd)
 {
 	CHECK_ANSWERS(t_own((int)syscall(SYS_pidfd_open, getpid(), 0)),
-		      "read=!EINVAL write=!EINVAL fsync=!EINVAL poll=-");
+	              "read=!EINVAL write=!EINVAL fsync=!EINVAL poll=-");
 }
 
 TEST(memfd)
@@ -332,7 +332,7 @@ TEST(huge_page_memfd)
 	int fd = (int)syscall(SYS_memfd_create, "huge", 4u /* MFD_HUGETLB */);
 
 	if (fd < 0)
-		SKIP("no huge pages: %s", strerror(errno));
+		SKIP("n/a: no huge pages: %s", strerror(errno));
 	CHECK_ANSWERS(t_own(fd), "read=0 write=!EINVAL fsync=0 poll=5");
 }
 

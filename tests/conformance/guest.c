@@ -619,7 +619,7 @@ TEST(request_priority_is_that_of_the_thread_that_runs_it)
 	struct io_event events[2];
 
 	if (!is_shim())
-		SKIP("the kernel runs no thread for it");
+		SKIP("n/a: the kernel runs no thread for it");
 	io_prep_pread(&idle, fd, buf, 4096, 0);
 	idle.u.c.flags = T_FLAG_IOPRIO;
 	idle.aio_reqprio = IDLE_CLASS;
@@ -666,7 +666,7 @@ TEST(priority_of_the_submitter_is_left_alone)
 /* ---- durability ---- */
 
 /* The event must not appear before the file system has answered the sync that belongs to the write. */
-static void check_durable(int open_flags, int rw_flags)
+static void check_durable(int open_flags, unsigned rw_flags)
 {
 	io_context_t ctx = t_context(8);
 	int fd = t_stall_file("durable", 4096, O_RDWR | open_flags);

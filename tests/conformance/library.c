@@ -56,10 +56,12 @@ TEST(a_read_and_a_write)
 TEST(every_versioned_symbol_is_there)
 {
 	static const char *const symbols[][2] = {
-		{ "io_queue_init", "LIBAIO_0.1" }, { "io_queue_run", "LIBAIO_0.1" },  { "io_queue_release", "LIBAIO_0.1" },
-		{ "io_submit", "LIBAIO_0.1" },     { "io_cancel", "LIBAIO_0.1" },     { "io_getevents", "LIBAIO_0.1" },
-		{ "io_queue_wait", "LIBAIO_0.1" }, { "io_setup", "LIBAIO_0.4" },      { "io_destroy", "LIBAIO_0.4" },
-		{ "io_cancel", "LIBAIO_0.4" },     { "io_getevents", "LIBAIO_0.4" },  { "io_queue_wait", "LIBAIO_0.4" },
+		{ "io_queue_init", "LIBAIO_0.1" },    { "io_queue_run", "LIBAIO_0.1" },
+		{ "io_queue_release", "LIBAIO_0.1" }, { "io_submit", "LIBAIO_0.1" },
+		{ "io_cancel", "LIBAIO_0.1" },        { "io_getevents", "LIBAIO_0.1" },
+		{ "io_queue_wait", "LIBAIO_0.1" },    { "io_setup", "LIBAIO_0.4" },
+		{ "io_destroy", "LIBAIO_0.4" },       { "io_cancel", "LIBAIO_0.4" },
+		{ "io_getevents", "LIBAIO_0.4" },     { "io_queue_wait", "LIBAIO_0.4" },
 		{ "io_pgetevents", "LIBAIO_0.5" },
 	};
 	Dl_info info;
@@ -120,10 +122,10 @@ TEST(old_cancel_takes_no_result)
 TEST(queue_wait_is_getevents_of_nothing)
 {
 	io_context_t ctx = t_context(8);
-	int (*wait_new)(io_context_t, struct timespec *) =
-		(int (*)(io_context_t, struct timespec *))(uintptr_t)dlvsym(RTLD_DEFAULT, "io_queue_wait", "LIBAIO_0.4");
-	int (*wait_old)(io_context_t, struct timespec *) =
-		(int (*)(io_context_t, struct timespec *))(uintptr_t)dlvsym(RTLD_DEFAULT, "io_queue_wait", "LIBAIO_0.1");
+	int (*wait_new)(io_context_t, struct timespec *) = (int (*)(io_context_t, struct timespec *))(uintptr_t)dlvsym(
+		RTLD_DEFAULT, "io_queue_wait", "LIBAIO_0.4");
+	int (*wait_old)(io_context_t, struct timespec *) = (int (*)(io_context_t, struct timespec *))(uintptr_t)dlvsym(
+		RTLD_DEFAULT, "io_queue_wait", "LIBAIO_0.1");
 	struct timespec wait = { 0, 1000000 };
 
 	CHECK(wait_new != NULL && wait_old != NULL);
@@ -413,11 +415,11 @@ TEST(two_libraries_in_one_process)
 	setup = (int (*)(int, io_context_t *))(uintptr_t)dlsym(library, "io_setup");
 	destroy = (int (*)(io_context_t))(uintptr_t)dlsym(library, "io_destroy");
 	submit = (int (*)(io_context_t, long, struct iocb **))(uintptr_t)dlsym(library, "io_submit");
-	getevents = (int (*)(io_context_t, long, long, struct io_event *, struct timespec *))(uintptr_t)dlsym(library,
-														 "io_getevents");
+	getevents = (int (*)(io_context_t, long, long, struct io_event *, struct timespec *))(uintptr_t)dlsym(
+		library, "io_getevents");
 	ours = t_context(8);
 	if (setup(8, &theirs))
-		SKIP("the kernel gives no AIO here");
+		SKIP("n/a: the kernel gives no AIO here");
 	CHECK_RET(t_submit(ours, iocb), 1);
 	CHECK_RET(t_reap_one(ours), 16);
 	CHECK_RET(submit(theirs, 1, &iocb), 1);

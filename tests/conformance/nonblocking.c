@@ -291,7 +291,7 @@ TEST(hung_pipes_do_not_starve_files)
 	char buf[16] = "still at work";
 
 	if (!is_shim())
-		SKIP("the kernel's io_submit waits for the pipe");
+		SKIP("n/a: the kernel's io_submit waits for the pipe");
 	CHECK_EQ(pipe(ends), 0);
 	t_own(ends[0]);
 	t_own(ends[1]);

@@ -150,7 +150,7 @@ TEST(pipe_reads_before_the_data)
 	unsigned char byte;
 
 	if (!is_shim())
-		SKIP("the kernel's io_submit waits for the data (difference submit-returns-first)");
+		SKIP("n/a: the kernel's io_submit waits for the data (difference submit-returns-first)");
 	make_pipe(ends);
 	for (int round = 0; round < 50; round++) {
 		prepare_reads(ends[0]);
@@ -174,7 +174,7 @@ TEST(pipe_writes_that_fill_it)
 	size_t got = 0;
 
 	if (!is_shim())
-		SKIP("the kernel's io_submit waits for the reader (difference submit-returns-first)");
+		SKIP("n/a: the kernel's io_submit waits for the reader (difference submit-returns-first)");
 	make_pipe(ends);
 	t_fill(big, sizeof(big), 2, 0);
 	for (int i = 0; i < PARTS; i++) {
@@ -201,7 +201,7 @@ TEST(reader_and_writer_of_one_socket_do_not_wait_for_each_other)
 	struct iocb read_it, write_it;
 
 	if (!is_shim())
-		SKIP("the kernel's io_submit waits for the data (difference submit-returns-first)");
+		SKIP("n/a: the kernel's io_submit waits for the data (difference submit-returns-first)");
 	CHECK_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
 	t_own(ends[0]);
 	t_own(ends[1]);
@@ -282,7 +282,7 @@ TEST(pty_writes_in_order)
 	}
 }
 
-static void check_appends(const char *directory, int open_flags, int rw_flags, bool two_descriptors)
+static void check_appends(const char *directory, int open_flags, unsigned rw_flags, bool two_descriptors)
 {
 	enum { ROUNDS = 20 };
 	io_context_t ctx = t_context(COUNT);

@@ -5,7 +5,7 @@
  */
 #include "las_test.h"
 
-#include <dirent.h>
+#include <dlfcn.h>
 #include <poll.h>
 #include <spawn.h>
 #include <sys/syscall.h>
@@ -254,7 +254,7 @@ static int self_with(const char *name)
 	int status = t_again(name);
 
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 77)
-		SKIP("the process that was started skipped");
+		SKIP("n/a: the process that was started skipped");
 	if (WIFSIGNALED(status))
 		FAIL("%s ended by signal %d", name, WTERMSIG(status));
 	return WEXITSTATUS(status);
@@ -451,11 +451,22 @@ TEST(helper_raises_sigterm)
 	raise(SIGTERM);
 }
 
-/* How a process can end: with the handlers that a library can register, or without any code of ours being run. */
-enum ending { WITH_HANDLERS, WITHOUT_HANDLERS };
+/*
+ * How a process ends: with the handlers that a library can register (function NULL), or by a function that runs no code
+ * of a library's, unless the function itself is watched.
+ */
 
-static void check_ending(const char *helper, enum ending ending, const char *directory, int delay_ms, int want_signal)
+/* Under the launcher a library stands before libc's _exit, exec and syscall, and finishes the writes there too. */
+static bool is_watched(const char *function)
 {
+	Dl_info info;
+
+	return function && dladdr(dlsym(RTLD_DEFAULT, function), &info) && strstr(info.dli_fname, "libaio_syscall");
+}
+
+static void check_ending(const char *helper, const char *function, const char *directory, int delay_ms, int want_signal)
+{
+	bool may_miss = function && !is_watched(function) && DIFFERS("exit-without-handlers");
 	char path[4096];
 	static char back[WRITES * WRITE_BYTES];
 	int fd, status;
@@ -481,8 +492,7 @@ static void check_ending(const char *helper, enum ending ending, const char *dir
 		static const char zeros[WRITE_BYTES];
 
 		/* A write that had no event may be missing, as a whole. */
-		if (ending == WITHOUT_HANDLERS && DIFFERS("exit-without-handlers") &&
-		    !memcmp(back + i * WRITE_BYTES, zeros, WRITE_BYTES))
+		if (may_miss && !memcmp(back + i * WRITE_BYTES, zeros, WRITE_BYTES))
 			continue;
 		t_check_pattern(back + i * WRITE_BYTES, WRITE_BYTES, 3, (size_t)i * WRITE_BYTES);
 	}
@@ -491,59 +501,59 @@ static void check_ending(const char *helper, enum ending ending, const char *dir
 
 TEST(return_from_main_with_writes_outstanding)
 {
-	check_ending("helper_returns_from_main", WITH_HANDLERS, t_stall(), 5, 0);
+	check_ending("helper_returns_from_main", NULL, t_stall(), 5, 0);
 }
 
 TEST(exit_with_writes_outstanding)
 {
-	check_ending("helper_calls_exit", WITH_HANDLERS, t_stall(), 5, 0);
+	check_ending("helper_calls_exit", NULL, t_stall(), 5, 0);
 }
 
 TEST(exit_in_a_thread_with_writes_outstanding)
 {
-	check_ending("helper_calls_exit_in_a_thread", WITH_HANDLERS, t_stall(), 5, 0);
+	check_ending("helper_calls_exit_in_a_thread", NULL, t_stall(), 5, 0);
 }
 
 TEST(quick_exit_with_writes_outstanding)
 {
-	check_ending("helper_calls_quick_exit", WITH_HANDLERS, t_stall(), 5, 0);
+	check_ending("helper_calls_quick_exit", NULL, t_stall(), 5, 0);
 }
 
 TEST(underscore_exit_with_writes_outstanding)
 {
-	check_ending("helper_calls_underscore_exit", WITHOUT_HANDLERS, t_stall(), 5, 0);
+	check_ending("helper_calls_underscore_exit", "_exit", t_stall(), 5, 0);
 }
 
 TEST(exit_group_with_writes_outstanding)
 {
-	check_ending("helper_calls_exit_group", WITHOUT_HANDLERS, t_stall(), 5, 0);
+	check_ending("helper_calls_exit_group", "syscall", t_stall(), 5, 0);
 }
 
 TEST(main_thread_ends_with_writes_outstanding)
 {
-	check_ending("helper_ends_its_main_thread", WITH_HANDLERS, t_stall(), 5, 0);
+	check_ending("helper_ends_its_main_thread", NULL, t_stall(), 5, 0);
 }
 
 TEST(exec_with_writes_outstanding)
 {
-	check_ending("helper_executes_another_program", WITHOUT_HANDLERS, t_stall(), 5, 0);
+	check_ending("helper_executes_another_program", "execl", t_stall(), 5, 0);
 }
 
 TEST(fatal_signal_with_writes_outstanding)
 {
-	check_ending("helper_raises_sigterm", WITHOUT_HANDLERS, t_stall(), 5, SIGTERM);
+	check_ending("helper_raises_sigterm", "the kernel", t_stall(), 5, SIGTERM);
 }
 
 TEST(every_ending_on_an_ordinary_file)
 {
 	const char *directory = t_directory("LAS_TEST_EXT4");
 
-	check_ending("helper_returns_from_main", WITH_HANDLERS, directory, 0, 0);
-	check_ending("helper_calls_exit", WITH_HANDLERS, directory, 0, 0);
-	check_ending("helper_calls_quick_exit", WITH_HANDLERS, directory, 0, 0);
-	check_ending("helper_calls_exit_in_a_thread", WITH_HANDLERS, directory, 0, 0);
-	check_ending("helper_calls_underscore_exit", WITHOUT_HANDLERS, directory, 0, 0);
-	check_ending("helper_executes_another_program", WITHOUT_HANDLERS, directory, 0, 0);
+	check_ending("helper_returns_from_main", NULL, directory, 0, 0);
+	check_ending("helper_calls_exit", NULL, directory, 0, 0);
+	check_ending("helper_calls_quick_exit", NULL, directory, 0, 0);
+	check_ending("helper_calls_exit_in_a_thread", NULL, directory, 0, 0);
+	check_ending("helper_calls_underscore_exit", "_exit", directory, 0, 0);
+	check_ending("helper_executes_another_program", "execl", directory, 0, 0);
 }
 
 TEST(helper_exits_with_reads_polls_and_waiters)
@@ -648,7 +658,8 @@ TEST(sigkill_loses_nothing_that_had_its_event)
 	t_close(ends[1]);
 	while (read(ends[0], &last, sizeof(last)) == sizeof(last))
 		;
-	CHECK(pread(fd, back, sizeof(back), 0) >= (ssize_t)((last + 1) * 100 < sizeof(back) ? (last + 1) * 100 : sizeof(back)));
+	CHECK(pread(fd, back, sizeof(back), 0) >=
+	      (ssize_t)((last + 1) * 100 < sizeof(back) ? (last + 1) * 100 : sizeof(back)));
 	t_check_pattern(back, (last + 1) * 100 < sizeof(back) ? (last + 1) * 100 : sizeof(back), 3, 0);
 }
 

@@ -512,7 +512,7 @@ TEST(unknown_rw_flags_are_eopnotsupp)
 	iocb.aio_rw_flags = 1 << 20;
 	CHECK_RET(t_submit(ctx, &iocb), -EOPNOTSUPP);
 	io_prep_pwrite(&iocb, fd, &byte, 1, 0);
-	iocb.aio_rw_flags = (int)0x80000000;
+	iocb.aio_rw_flags = 0x80000000u;
 	CHECK_RET(t_submit(ctx, &iocb), -EOPNOTSUPP);
 	t_no_event(ctx);
 }
@@ -552,7 +552,7 @@ TEST(dsync_sync_and_hipri_are_accepted)
 {
 	io_context_t ctx = t_context(1);
 	int fd = t_file("data", 64);
-	const int flags[] = { RWF_DSYNC, RWF_SYNC, RWF_HIPRI, RWF_DSYNC | RWF_SYNC };
+	const unsigned flags[] = { RWF_DSYNC, RWF_SYNC, RWF_HIPRI, RWF_DSYNC | RWF_SYNC };
 	char buf[4] = "sync";
 
 	for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]); i++) {

@@ -72,7 +72,8 @@ TEST(handle_is_the_ring)
 
 TEST(ring_size_rule)
 {
-	const unsigned sizes[] = { 1, 2, 7, 8, 16, 32, 62, 63, 64, 65, 100, 127, 128, 129, 255, 256, 1000, 1024, 4096, 10000 };
+	const unsigned sizes[] = { 1,   2,   7,   8,   16,  32,  62,   63,   64,   65,
+		                   100, 127, 128, 129, 255, 256, 1000, 1024, 4096, 10000 };
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
 		unsigned nr = t_ring(t_context((int)sizes[i]))->nr;
@@ -270,7 +271,7 @@ TEST(a_hundred_and_twenty_fit_in_the_smallest_context)
 	struct io_event *events;
 
 	if (possible_cpus() > 2)
-		SKIP("written for at most 2 possible CPUs");
+		SKIP("n/a: written for at most 2 possible CPUs");
 	stay_on_one_cpu();
 	ctx = t_context(1);
 	CHECK_EQ(t_ring(ctx)->nr, 127);

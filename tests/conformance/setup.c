@@ -146,24 +146,24 @@ static void each_wild_handle(void (*check)(io_context_t ctx))
 	static char zeros[8192] __attribute__((aligned(4096)));
 	struct t_ring *forged = t_pages(8192);
 	const uintptr_t values[] = { 0,
-				     1,
-				     7,
-				     8,
-				     4095,
-				     4096,
-				     0xdeadbeef,
-				     (uintptr_t)zeros,
-				     (uintptr_t)zeros + 1,
-				     (uintptr_t)&values,
-				     (uintptr_t)forged,
-				     (uintptr_t)t_no_access(),
-				     0x00007ffffffff000u,
-				     0x0000800000000000u,
-				     0x8000000000000000u,
-				     0xffff800000000000u,
-				     0xffffffffff600000u,
-				     0xfffffffffffff000u,
-				     UINTPTR_MAX };
+		                     1,
+		                     7,
+		                     8,
+		                     4095,
+		                     4096,
+		                     0xdeadbeef,
+		                     (uintptr_t)zeros,
+		                     (uintptr_t)zeros + 1,
+		                     (uintptr_t)&values,
+		                     (uintptr_t)forged,
+		                     (uintptr_t)t_no_access(),
+		                     0x00007ffffffff000u,
+		                     0x0000800000000000u,
+		                     0x8000000000000000u,
+		                     0xffff800000000000u,
+		                     0xffffffffff600000u,
+		                     0xfffffffffffff000u,
+		                     UINTPTR_MAX };
 
 	*forged = (struct t_ring){ .nr = 127, .magic = 0xa10a10a1, .compat_features = 1, .header_length = 32 };
 	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++)

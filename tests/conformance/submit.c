@@ -413,7 +413,8 @@ TEST(data_and_obj_come_back_unchanged)
 	io_context_t ctx = t_context(1);
 	struct iocb iocb;
 	struct io_event event;
-	void *const values[] = { NULL, (void *)(uintptr_t)1, (void *)UINTPTR_MAX, (void *)(uintptr_t)0x8000000000000000u };
+	void *const values[] = { NULL, (void *)(uintptr_t)1, (void *)UINTPTR_MAX,
+		                 (void *)(uintptr_t)0x8000000000000000u };
 	int fd = t_file("data", 64);
 
 	for (size_t i = 0; i < sizeof(values) / sizeof(values[0]); i++) {

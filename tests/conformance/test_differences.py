@@ -7,11 +7,7 @@ import re
 import conformance
 
 DOCUMENT = conformance.ROOT / "docs" / "kernel-differences.md"
-CODE = [
-    path
-    for room in ("csrc", "compat", "include")
-    for path in sorted((conformance.ROOT / room).rglob("*.[ch]"))
-]
+CODE = [path for room in ("csrc", "compat", "include") for path in sorted((conformance.ROOT / room).rglob("*.[ch]"))]
 
 
 def documented() -> dict[str, str]:

@@ -6,7 +6,7 @@ source or library is newer than it, so that a second run starts at once.
 
 from __future__ import annotations
 
-import ctypes.util
+import ctypes
 import dataclasses
 import fcntl
 import functools
@@ -19,8 +19,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import needs
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
-BUILD = ROOT / os.environ.get("BUILD", "build")
+BUILD = Path(os.environ.get("LIBAIO_SHIM_BUILD") or ROOT / "build").resolve()
 SUPPORT = ROOT / "tests" / "support"
 SOURCES = ROOT / "tests" / "conformance"
 OUTPUT = BUILD / "tests" / "conformance"
@@ -52,10 +55,14 @@ class Variant:
         return env
 
 
+#: What the launcher preloads.
+PRELOAD = ("libaio.so.1", "libaio.so.1t64", "libaio_syscall.so")
+
 VARIANTS = (
     Variant("kernel", "plain", "kernel"),
     Variant("linked", "linked", "shim"),
-    Variant("preloaded", "plain", "shim", ("libaio.so.1",)),
+    Variant("preloaded", "plain", "shim", PRELOAD),
+    Variant("raw", "raw", "shim", PRELOAD),
     Variant("crew", "linked", "shim", (), "crew"),
     Variant("head_crew", "linked", "shim", (), "head,crew"),
 )
@@ -66,22 +73,26 @@ def programs() -> list[Path]:
     return sorted(SOURCES.glob("*.c"))
 
 
+def covers(variant: Variant, source: Path) -> bool:
+    """False for a program that is about the library where a variant does without it."""
+    return not (variant.build == "raw" and source.stem == "library")
+
+
 def cases(source: Path) -> list[str]:
     """The case names in a source file, in order."""
     return re.findall(r"^TEST\((\w+)\)", source.read_text(), re.MULTILINE)
 
 
+@functools.cache
 def system_libaio() -> Path | None:
-    """The machine's own libaio.so.1 (or the t64 name that newer Debian uses)."""
-    found = ctypes.util.find_library("aio")
-    names = [name for name in (found, "libaio.so.1", "libaio.so.1t64") if name]
-    for directory in ("/lib", "/usr/lib", "/lib64", "/usr/lib64", *map(str, Path("/lib").glob("*-linux-gnu"))):
-        for name in names:
-            if (Path(directory) / name).exists():
-                return (Path(directory) / name).resolve()
-    return None
+    """The machine's own libaio, or None."""
+    try:
+        return needs.system_libaio()
+    except pytest.skip.Exception:
+        return None
 
 
+@functools.cache
 def kernel_has_aio() -> bool:
     """False where a sandbox forbids io_setup or the kernel was built without it."""
     library = system_libaio()

@@ -15,24 +15,30 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 CLONE_NEWNS = 0x00020000
 LOOP_SET_STATUS64, LOOP_GET_STATUS64 = 0x4C04, 0x4C05
 LOOP_INFO_BYTES, LOOP_INFO_FLAGS, LO_FLAGS_AUTOCLEAR = 232, 52, 4
 IMAGES = {"ext4": ["mkfs.ext4", "-q", "-F"], "xfs": ["mkfs.xfs", "-q", "-f"], "btrfs": ["mkfs.btrfs", "-q", "-f"]}
+PACKAGES = {"ext4": "e2fsprogs", "xfs": "xfsprogs", "btrfs": "btrfs-progs"}
 IMAGE_BYTES = 512 << 20
 _namespace_done = False
 
 
 class Mounts:
-    """What could be mounted: a variable for the environment of the programs, or the reason why not."""
+    """What could be mounted: LAS_TEST_NAME in the environment of the programs, or LAS_TEST_NAME_WHY_NOT."""
 
     def __init__(self) -> None:
         self.env: dict[str, str] = {}
-        self.missing: dict[str, str] = {}
         self.stall: Path | None = None
+        self.server: subprocess.Popen[bytes] | None = None
         self.block = -1
+
+    def lack(self, name: str, reason: object) -> None:
+        """Notes why a file system is not there; the cases that want it say so when they skip."""
+        self.env[f"LAS_TEST_{name.upper()}_WHY_NOT"] = str(reason)
 
     def release(self) -> None:
         """Answers whatever the stalling file system keeps, so that no process is stuck in it."""
@@ -61,7 +67,7 @@ def _run(*command: str | Path) -> None:
 
 def _image(made: Mounts, base: Path, kind: str) -> None:
     if not shutil.which(IMAGES[kind][0]):
-        raise RuntimeError(f"{IMAGES[kind][0]} is not installed")
+        raise RuntimeError(f"{IMAGES[kind][0]} is not installed (apt-get install {PACKAGES[kind]})")
     image = base / f"{kind}.img"
     with image.open("wb") as file:
         file.truncate(IMAGE_BYTES)
@@ -85,8 +91,15 @@ def _overlay(made: Mounts, base: Path) -> None:
         (under / name).mkdir(parents=True)
     where = base / "overlay"
     where.mkdir()
-    _run("mount", "-t", "overlay", "-o", f"lowerdir={under}/lower,upperdir={under}/upper,workdir={under}/work",
-         "overlay", where)
+    _run(
+        "mount",
+        "-t",
+        "overlay",
+        "-o",
+        f"lowerdir={under}/lower,upperdir={under}/upper,workdir={under}/work",
+        "overlay",
+        where,
+    )
     made.env["LAS_TEST_OVERLAY"] = str(where)
 
 
@@ -112,11 +125,11 @@ def _block(made: Mounts, base: Path) -> None:
     made.env["LAS_TEST_BLOCK"] = device
 
 
-def _stall(made: Mounts, base: Path, build: Callable[[], Path | None]) -> subprocess.Popen[bytes]:
+def _stall(made: Mounts, base: Path, build: Callable[[], Path | None]) -> None:
     program = build()
     if program is None:
-        raise RuntimeError("libfuse3's headers are not installed")
-    if not os.path.exists("/dev/fuse"):
+        raise RuntimeError("libfuse3's headers are not installed (apt-get install libfuse3-dev pkg-config)")
+    if not Path("/dev/fuse").exists():
         raise RuntimeError("no /dev/fuse")
     where = base / "stall"
     where.mkdir()
@@ -124,8 +137,8 @@ def _stall(made: Mounts, base: Path, build: Callable[[], Path | None]) -> subpro
     for _ in range(500):
         if (where / ".control").exists():
             made.env["LAS_TEST_STALL"] = str(where)
-            made.stall = where
-            return server
+            made.stall, made.server = where, server
+            return
         if server.poll() is not None:
             raise RuntimeError("stallfs did not start")
         time.sleep(0.01)
@@ -137,45 +150,40 @@ def _stall(made: Mounts, base: Path, build: Callable[[], Path | None]) -> subpro
 def mounted(base: Path, build_stallfs: Callable[[], Path | None]) -> Iterator[Mounts]:
     """Mounts what this machine can mount, under base."""
     made = Mounts()
-    if os.geteuid() != 0:
-        made.missing["all"] = "not root"
-        yield made
-        return
+    makers: dict[str, Callable[[], object]] = {kind: partial(_image, made, base, kind) for kind in IMAGES}
+    makers |= {
+        "tmpfs": partial(_tmpfs, made, base, "tmpfs", "256m"),
+        "full": partial(_tmpfs, made, base, "full", "64k"),
+        "overlay": partial(_overlay, made, base),
+        "hugetlbfs": partial(_hugetlbfs, made, base),
+        "block": partial(_block, made, base),
+        "stall": partial(_stall, made, base, build_stallfs),
+    }
     try:
+        if os.geteuid() != 0:
+            raise RuntimeError("needs root (sudo make test)")
         _private_namespace()
         # Images live in memory: no device of the machine is worn or waited for.
         _run("mount", "-t", "tmpfs", "-o", "size=4g", "tmpfs", base)
     except (OSError, RuntimeError) as error:
-        made.missing["all"] = str(error)
+        for name in makers:
+            made.lack(name, error)
         yield made
         return
-    server = None
-    makers: dict[str, Callable[[], object]] = {kind: lambda kind=kind: _image(made, base, kind) for kind in IMAGES}
-    makers |= {
-        "tmpfs": lambda: _tmpfs(made, base, "tmpfs", "256m"),
-        "full": lambda: _tmpfs(made, base, "full", "64k"),
-        "overlay": lambda: _overlay(made, base),
-        "hugetlbfs": lambda: _hugetlbfs(made, base),
-        "block device": lambda: _block(made, base),
-    }
     for name, make in makers.items():
         try:
             make()
         except (OSError, RuntimeError, subprocess.CalledProcessError) as error:
-            made.missing[name] = str(error)
-    try:
-        server = _stall(made, base, build_stallfs)
-    except (OSError, RuntimeError) as error:
-        made.missing["stall"] = str(error)
+            made.lack(name, error)
     try:
         yield made
     finally:
         made.release()
         if made.block >= 0:
             os.close(made.block)
-        for variable in made.env.values():
-            if os.path.ismount(variable):
-                subprocess.run(["umount", "-l", variable], check=False, capture_output=True)
-        if server:
-            server.wait(timeout=10)
+        for value in made.env.values():
+            if os.path.ismount(value):
+                subprocess.run(["umount", "-l", value], check=False, capture_output=True)
+        if made.server:
+            made.server.wait(timeout=10)
         subprocess.run(["umount", "-l", base], check=False, capture_output=True)

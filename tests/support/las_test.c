@@ -81,15 +81,10 @@ long raw_getevents(io_context_t ctx, long min_nr, long nr, struct io_event *even
 	return with_errno(syscall(SYS_io_getevents, ctx, min_nr, nr, events, timeout));
 }
 
-long raw_setup(unsigned nr_events, io_context_t *ctxp)
-{
-	return with_errno(syscall(SYS_io_setup, nr_events, ctxp));
-}
-
 long any_getevents(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout)
 {
 	return is_shim() ? io_getevents(ctx, min_nr, nr, events, timeout)
-			 : raw_getevents(ctx, min_nr, nr, events, timeout);
+	                 : raw_getevents(ctx, min_nr, nr, events, timeout);
 }
 
 struct t_ring *t_ring(io_context_t ctx)
@@ -292,17 +287,20 @@ int t_count_fds(void)
 
 const char *t_directory(const char *variable)
 {
-	const char *path = getenv(variable);
+	const char *path = getenv(variable), *why_not;
+	char name[128];
 
-	if (!path || !*path)
-		SKIP("%s is not set: the test run could not make this file system here", variable);
-	return path;
+	if (path && *path)
+		return path;
+	snprintf(name, sizeof(name), "%s_WHY_NOT", variable);
+	why_not = getenv(name);
+	SKIP("no %s: %s", variable, why_not ? why_not : "not set, run this by pytest");
 }
 
 void t_need_root(void)
 {
 	if (geteuid() != 0)
-		SKIP("needs root");
+		SKIP("needs root (sudo make test)");
 }
 
 const char *t_stall(void)

@@ -48,13 +48,13 @@ struct t_case {
 
 void t_register(struct t_case *c);
 
-#define TEST(id)                                                                                                       \
-	static void case_##id(void);                                                                                   \
-	static struct t_case reg_##id = { #id, case_##id, NULL };                                                      \
-	__attribute__((constructor)) static void register_##id(void)                                                   \
-	{                                                                                                              \
-		t_register(&reg_##id);                                                                                 \
-	}                                                                                                              \
+#define TEST(id)                                                     \
+	static void case_##id(void);                                 \
+	static struct t_case reg_##id = { #id, case_##id, NULL };    \
+	__attribute__((constructor)) static void register_##id(void) \
+	{                                                            \
+		t_register(&reg_##id);                               \
+	}                                                            \
 	static void case_##id(void)
 
 __attribute__((noreturn, format(printf, 3, 4))) void t_fail(const char *file, int line, const char *format, ...);
@@ -62,22 +62,22 @@ __attribute__((noreturn, format(printf, 1, 2))) void t_skip(const char *format, 
 
 #define FAIL(...) t_fail(__FILE__, __LINE__, __VA_ARGS__)
 #define SKIP(...) t_skip(__VA_ARGS__)
-#define CHECK(condition)                                                                                               \
-	do {                                                                                                           \
-		if (!(condition))                                                                                      \
-			FAIL("%s is false (errno now: %s)", #condition, strerrorname_np(errno));                       \
+#define CHECK(condition)                                                                         \
+	do {                                                                                     \
+		if (!(condition))                                                                \
+			FAIL("%s is false (errno now: %s)", #condition, strerrorname_np(errno)); \
 	} while (0)
-#define CHECK_EQ(got, want)                                                                                            \
-	do {                                                                                                           \
-		long long t_got = (long long)(got), t_want = (long long)(want);                                        \
-		if (t_got != t_want)                                                                                   \
-			t_fail_eq(__FILE__, __LINE__, #got, t_got, #want, t_want);                                     \
+#define CHECK_EQ(got, want)                                                        \
+	do {                                                                       \
+		long long t_got = (long long)(got), t_want = (long long)(want);    \
+		if (t_got != t_want)                                               \
+			t_fail_eq(__FILE__, __LINE__, #got, t_got, #want, t_want); \
 	} while (0)
 /* The call must have returned this negative errno, or this count. */
 #define CHECK_RET(got, want) CHECK_EQ(got, want)
 
 __attribute__((noreturn)) void t_fail_eq(const char *file, int line, const char *got_text, long long got,
-					 const char *want_text, long long want);
+                                         const char *want_text, long long want);
 
 /* ---- who answers ---- */
 
@@ -85,9 +85,8 @@ __attribute__((noreturn)) void t_fail_eq(const char *file, int line, const char 
 bool is_shim(void);
 #define DIFFERS(name) is_shim()
 
-/* The system calls, past any library; for arguments that the system's libaio itself would look at and crash on. */
+/* The system call, past any library; for arguments that the system's libaio itself would look at and crash on. */
 long raw_getevents(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout);
-long raw_setup(unsigned nr_events, io_context_t *ctxp);
 /* The same through the library when the shim answers: it looks every handle up before it touches it. */
 long any_getevents(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout);
 

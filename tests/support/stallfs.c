@@ -240,7 +240,8 @@ static void command(const char *text)
 {
 	pthread_mutex_lock(&fs.lock);
 	if (!strncmp(text, "hold", 4)) {
-		fs.holding = strstr(text, "fsync") ? 1 << KIND_FSYNC : 1 << KIND_READ | 1 << KIND_WRITE | 1 << KIND_FSYNC;
+		fs.holding =
+			strstr(text, "fsync") ? 1 << KIND_FSYNC : 1 << KIND_READ | 1 << KIND_WRITE | 1 << KIND_FSYNC;
 	} else if (!strncmp(text, "release", 7)) {
 		fs.holding = 0;
 		fs.held = 0;
@@ -393,7 +394,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 
 		pthread_mutex_lock(&fs.lock);
 		n = snprintf(text, sizeof(text), "%d %lu %lu %lu\n", fs.held, fs.counts[KIND_READ],
-			     fs.counts[KIND_WRITE], fs.counts[KIND_FSYNC]);
+		             fs.counts[KIND_WRITE], fs.counts[KIND_FSYNC]);
 		pthread_mutex_unlock(&fs.lock);
 		fuse_reply_buf(req, text, offset ? 0 : (size_t)n);
 		return;
@@ -402,7 +403,7 @@ static void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t offset, s
 }
 
 static void op_write(fuse_req_t req, fuse_ino_t ino, const char *data, size_t size, off_t offset,
-		     struct fuse_file_info *fi)
+                     struct fuse_file_info *fi)
 {
 	(void)fi;
 	if (ino == CONTROL_INO) {
