@@ -76,10 +76,13 @@ static int decode_vector(const struct las_iocb *iocb, struct las_op *op)
 
 		if ((int64_t)bytes < 0)
 			return -EINVAL;
-		if (in_kernel_range((uintptr_t)op->iov[i].iov_base, bytes))
+		/* The kernel looks at the full length, but for a single segment, which it cuts first. */
+		if (n > 1 && in_kernel_range((uintptr_t)op->iov[i].iov_base, bytes))
 			return -EFAULT;
 		if (bytes > MAX_RW_BYTES - total)
 			op->iov[i].iov_len = bytes = MAX_RW_BYTES - total;
+		if (in_kernel_range((uintptr_t)op->iov[i].iov_base, bytes))
+			return -EFAULT;
 		total += bytes;
 	}
 	op->bytes = total;
@@ -111,9 +114,9 @@ static int decode_rw(const struct las_iocb *iocb, const struct las_file *file, s
 	if (vector) {
 		err = decode_vector(iocb, op);
 	} else {
-		err = in_kernel_range(iocb->buf, iocb->nbytes) ? -EFAULT : 0;
 		op->iovcnt = 1;
 		op->bytes = iocb->nbytes < MAX_RW_BYTES ? iocb->nbytes : MAX_RW_BYTES;
+		err = in_kernel_range(iocb->buf, op->bytes) ? -EFAULT : 0;
 		op->iov->iov_base = (void *)(uintptr_t)iocb->buf;
 		op->iov->iov_len = op->bytes;
 	}

@@ -17,14 +17,13 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "aio/complete.h"
 #include "aio/request.h"
 #include "base/config.h"
-#include "base/lock.h"
 #include "base/stats.h"
 #include "base/sys.h"
-#include "base/ticks.h"
 #include "base/umem.h"
 #include "lanes/crew.h"
 #include "lanes/head.h"
@@ -38,7 +37,6 @@
 
 #define READAHEAD_BYTES (128 * 1024) /* what a NOWAIT read starts to read at most, as disks are set up by default */
 #define HELPED          4            /* waits in a row in which the caller ran what it had submitted */
-#define PRIORITY_TICKS  3000000      /* a millisecond or so */
 
 struct submission {
 	struct las_ctx *ctx;
@@ -49,6 +47,8 @@ struct submission {
 	unsigned native_count;
 	bool quiet;
 	bool asked_descriptors, shares_descriptors;
+	bool asked_priority;
+	int16_t priority;
 };
 
 /* One iocb on its way. */
@@ -177,13 +177,15 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 		if (*result)
 			return LAS_REFUSE;
 	}
-	if (file->stream) {
-		c->op.offset = -1;
+	if (las_unlikely(c->op.bytes == 0)) {
+		/* Nothing to move hides what the file cannot do. */
 		*result = look(c);
+		if (!*result)
+			*result = las_file_check_op(file, &c->op, false);
 		if (*result)
 			return LAS_REFUSE;
 	}
-	if ((append || (file->stream && !las_file_anonymous(file))) && las_order_busy(file, c->op.kind))
+	if (append && las_order_busy(file, c->op.kind))
 		return LAS_PASS;
 	/* A stream's readiness is found by trying, whatever lanes are on. */
 	if ((file->stream && !is_durable(c)) || c->op.rw_flags & RWF_NOWAIT)
@@ -195,7 +197,7 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 	if (verdict != LAS_PASS)
 		return verdict;
 	/* O_DIRECT stands for a file or a block device; the others are looked at. */
-	*result = las_file_direct(file) && !(c->op.rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, &c->op);
+	*result = las_file_direct(file) && !(c->op.rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, &c->op, false);
 	if (*result)
 		return LAS_REFUSE;
 	if (file->stream) /* the check may have found that out */
@@ -212,7 +214,8 @@ static enum las_verdict route_poll(struct candidate *c, long *result)
 	enum las_verdict verdict = las_head_try(&c->op, c->file, result);
 
 	/* KERNEL: a file that never calls back cannot be waited for (test: poll.what_can_never_come_is_einval). */
-	if (verdict == LAS_PASS && las_file_look(c->file) == 0 && las_file_bounded(c->file)) {
+	if (verdict == LAS_PASS && look(c) == 0 &&
+	    (las_file_bounded(c->file) || (S_ISCHR(c->file->mode) && !las_pollset_pollable(c->file->fd)))) {
 		*result = -EINVAL;
 		return LAS_REFUSE;
 	}
@@ -296,18 +299,14 @@ static void accept(struct submission *s, struct las_req *req)
 	las_complete_elsewhere(s->ctx);
 }
 
-/* This thread's I/O priority, read about once a millisecond: it is a hint to the scheduler, not a promise. */
-static int16_t priority_of_thread(void)
+/* This thread's I/O priority, which the kernel would give to what it reads and writes inside io_submit. */
+static int16_t priority_of_thread(struct submission *s)
 {
-	static _Thread_local uint64_t asked LAS_TLS_MODEL;
-	static _Thread_local int16_t priority LAS_TLS_MODEL;
-	uint64_t now = las_ticks();
-
-	if (!asked || now - asked > PRIORITY_TICKS) {
-		priority = (int16_t)las_sys.ioprio_get(1 /* IOPRIO_WHO_PROCESS */, 0);
-		asked = now;
+	if (!s->asked_priority) {
+		s->priority = (int16_t)las_sys.ioprio_get(1 /* IOPRIO_WHO_PROCESS */, 0);
+		s->asked_priority = true;
 	}
-	return priority;
+	return s->priority;
 }
 
 /* Passes a request that holds its file on to where it waits. */
@@ -316,7 +315,7 @@ static void dispatch(struct submission *s, struct las_file *file, struct las_req
 	/* All eventfds, timerfds and their like share one inode, and have no order among them to keep. */
 	bool in_line = las_op_is_rw(&req->op) && ((file->stream && !las_file_anonymous(file)) || is_append(file, &req->op));
 
-	req->priority = priority_of_thread();
+	req->priority = priority_of_thread(s);
 	req->pollable = !req->bounded && !file->refuses_nowait;
 	/* 0: it waits for others, and whoever ends the last of them passes it on. */
 	if ((in_line || (req->bounded && req->op.kind != LAS_OP_READ)) && las_order_enter(req, file, in_line) == 0)
@@ -542,7 +541,7 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 
 	s.ctx = ctx;
 	s.quiet = quiet;
-	s.asked_descriptors = false;
+	s.asked_descriptors = s.asked_priority = false;
 	s.shares_descriptors = true;
 	s.native_count = 0;
 	las_ctx_used(ctx);

@@ -27,6 +27,7 @@
 #include "lanes/native.h"
 #include "lanes/reaper.h"
 
+#define LOOK_AGAIN_NS ((int64_t)500 * 1000 * 1000)
 #define MOST 0x40000000u /* events that a wait counts with; no ring has so many, and differences stay signed */
 
 /* Notes that somebody sleeps until `missing` more have completed; ctx->lock is held. */
@@ -212,17 +213,27 @@ static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, c
 	return err;
 }
 
-/* Sleeps on the context, not in the kernel: whatever the native lane finishes meanwhile is the reaper's to move on. */
+/*
+ * Sleeps on the context, not in the kernel: whatever the native lane finishes
+ * meanwhile is the leader's or the reaper's to move on.  Should the leader
+ * have left for good, its place is free after a while, so one looks again.
+ */
 static long follow(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
 {
 	struct las_native *native = las_load_acquire(&ctx->native);
+	int64_t soon;
+	long err;
 
-	if (native && las_native_in_flight(native)) {
-		las_reaper_watch();
-		if (las_load_relaxed(&ctx->leading) && las_native_min(native) > 1)
-			las_native_kick(native);
-	}
-	return sleep_for(ctx, need, deadline_ns, mask);
+	if (!native || !las_native_in_flight(native))
+		return sleep_for(ctx, need, deadline_ns, mask);
+	las_reaper_watch();
+	if (las_load_relaxed(&ctx->leading) && las_native_min(native) > 1)
+		las_native_kick(native);
+	soon = las_now_ns() + LOOK_AGAIN_NS;
+	if (deadline_ns < soon)
+		return sleep_for(ctx, need, deadline_ns, mask);
+	err = sleep_for(ctx, need, soon, mask);
+	return err == -ETIMEDOUT ? 0 : err;
 }
 
 /*

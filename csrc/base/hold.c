@@ -268,6 +268,11 @@ static struct las_hold *pop_parked(int64_t until_ns, bool *lingers)
 	return found;
 }
 
+bool las_hold_parked(void)
+{
+	return las_load_relaxed(&holds.nparked) != 0; /* a hold that is being parked is its thread's next look */
+}
+
 bool las_hold_expire(void)
 {
 	int64_t now = las_now_ns();

@@ -53,5 +53,7 @@ void las_hold_put(struct las_hold *hold);
 /* Closes parked holds whose time has come or whose lock is gone; true if some are left, to be looked at again. */
 #define LAS_LINGER_NS ((int64_t)50 * 1000 * 1000)
 bool las_hold_expire(void);
+/* Whether any are parked. */
+bool las_hold_parked(void);
 
 #endif

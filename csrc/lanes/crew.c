@@ -315,8 +315,11 @@ static bool rest(struct crew_class *c)
 	c->idle--;
 	/* Called between the time-out and the lock: stay, the call may have been for this thread. */
 	stay = err != -ETIMEDOUT || c->called || !las_list_empty(&c->queue);
-	if (!stay)
+	if (!stay) {
 		c->threads--;
+		if (las_hold_parked())
+			las_reaper_watch(); /* from now on its task */
+	}
 	return stay;
 }
 

@@ -325,7 +325,7 @@ static int check_nowait(const struct las_file *file)
 	return -EOPNOTSUPP;
 }
 
-int las_file_check_op(struct las_file *file, const struct las_op *op)
+int las_file_check_op(struct las_file *file, const struct las_op *op, bool nowait_refused)
 {
 	int err = las_file_look(file);
 
@@ -333,7 +333,7 @@ int las_file_check_op(struct las_file *file, const struct las_op *op)
 		return err;
 	if (las_op_is_rw(op)) {
 		err = check_rw(file, op);
-		if (!err && op->rw_flags & RWF_NOWAIT)
+		if (!err && nowait_refused && op->rw_flags & RWF_NOWAIT)
 			err = check_nowait(file);
 		return err;
 	}
@@ -343,7 +343,7 @@ int las_file_check_op(struct las_file *file, const struct las_op *op)
 bool las_file_fsync_inline(struct las_file *file)
 {
 	/* Whatever has no storage behind it answers at once, most often EINVAL, which io_submit has to report. */
-	return !las_file_bounded(file) || (S_ISREG(file->mode) && major(file->device) == 0 && is_pseudo(file->fd));
+	return !las_file_bounded(file) || (!S_ISBLK(file->mode) && major(file->device) == 0 && is_pseudo(file->fd));
 }
 
 int las_file_known_flags(void)

@@ -4,22 +4,48 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <sys/stat.h>
 
 #include "base/atomic.h"
 #include "lanes/order.h"
 #include "lanes/predictor.h"
 
-/* The file has no position: say so, and read or write it as a stream from now on. */
-static void becomes_stream(struct las_op *op, struct las_file *file)
+#ifndef RWF_ATOMIC
+#define RWF_ATOMIC 0x00000040
+#endif
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x00000080
+#endif
+
+/*
+ * The file has no position: it is read or written as a stream from now on.
+ * False if it is not to be tried now: others wait in line before it, or
+ * *result says why.
+ *
+ * KERNEL: a socket refuses an offset, a pipe or a terminal ignores it (test:
+ * filetypes.socket_with_an_offset_is_espipe).
+ */
+static bool becomes_stream(struct las_op *op, struct las_file *file, long *result)
 {
+	int64_t offset = op->offset;
+
+	*result = 0;
 	file->stream = true;
 	op->offset = -1;
+	if (las_file_look(file) < 0)
+		return true;
+	if (S_ISSOCK(file->mode) && offset != 0)
+		*result = -ESPIPE;
+	return !*result && (las_file_anonymous(file) || !las_order_busy(file, op->kind));
 }
 
 static enum las_verdict refused(struct las_op *op, struct las_file *file, long err, long *result)
 {
-	int check = las_file_check_op(file, op);
+	int check = las_file_check_op(file, op, err == -EOPNOTSUPP);
 
+	/* What the program's flags ask for, the file cannot do. */
+	if (!check && err == -EOPNOTSUPP && op->rw_flags & (RWF_ATOMIC | RWF_DONTCACHE))
+		check = -EOPNOTSUPP;
 	if (check) {
 		*result = check;
 		return LAS_REFUSE;
@@ -40,8 +66,8 @@ static enum las_verdict refused(struct las_op *op, struct las_file *file, long e
 
 static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *result)
 {
-	if (file->stream)
-		op->offset = -1;
+	if (file->stream && op->offset >= 0 && !becomes_stream(op, file, result))
+		return *result ? LAS_DONE : LAS_PASS;
 	for (;;) {
 		long n = las_op_step(op, file->fd, RWF_NOWAIT);
 
@@ -79,10 +105,8 @@ static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *r
 				*result = n;
 				return LAS_DONE;
 			}
-			becomes_stream(op, file);
-			/* Known only now: others may wait in line before it. */
-			if (las_file_look(file) == 0 && las_order_busy(file, op->kind))
-				return LAS_PASS;
+			if (!becomes_stream(op, file, result))
+				return *result ? LAS_DONE : LAS_PASS;
 			continue;
 		case -EINTR:
 			return LAS_PASS;
@@ -122,7 +146,7 @@ enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *
 	if (las_unlikely(*result == -EBADF && file->assumed))
 		return LAS_REFUSE;
 	if (las_unlikely(*result == -EINVAL)) {
-		int check = las_file_check_op(file, op); /* a file without such an operation, hugetlbfs for one */
+		int check = las_file_check_op(file, op, false); /* a file without such an operation, hugetlbfs for one */
 
 		if (check) {
 			*result = check;

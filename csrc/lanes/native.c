@@ -311,6 +311,17 @@ static bool looks_empty(const struct las_native *native)
 	return las_load_relaxed(&native->ring->head) == las_load_relaxed(&native->ring->tail);
 }
 
+/*
+ * Whether another thread leads.  If this very thread does, it is in a signal
+ * handler that interrupted its wait, or has left that by longjmp: in both
+ * cases it takes no events now, and the older ticket is void.  So is that of
+ * a thread that has not been back for much longer than it ever waits.
+ */
+static bool led_by_another_locked(const struct las_native *native)
+{
+	return native->led && native->leader != las_thread_self() && las_now_ns() - native->led_ns < VOID_NS;
+}
+
 static void drain(struct las_native *native)
 {
 	struct las_req *reqs[LAS_NATIVE_BATCH];
@@ -318,7 +329,7 @@ static void drain(struct las_native *native)
 
 	do {
 		las_lock(&native->lock);
-		n = native->led ? 0 : take_locked(native, reqs, LAS_NATIVE_BATCH);
+		n = led_by_another_locked(native) ? 0 : take_locked(native, reqs, LAS_NATIVE_BATCH);
 		las_unlock(&native->lock);
 		for (unsigned i = 0; i < n; i++)
 			finish(native, reqs[i], reqs[i]->result, NULL);
@@ -338,12 +349,7 @@ uint32_t las_native_try_lead(struct las_native *native)
 	uint32_t ticket = 0;
 
 	las_lock(&native->lock);
-	/*
-	 * If this very thread leads already, it is in a signal handler that interrupted its wait, or has left it by
-	 * longjmp: in both cases it does not take events now, and the older ticket is void.  So is that of a thread
-	 * that has not been back for much longer than it ever waits.
-	 */
-	if (!native->led || native->leader == las_thread_self() || now - native->led_ns > VOID_NS) {
+	if (!led_by_another_locked(native)) {
 		if (++native->tickets == 0)
 			native->tickets = 1;
 		ticket = native->tickets;

@@ -21,6 +21,7 @@
 #include "base/stats.h"
 #include "lanes/crew.h"
 #include "lanes/head.h"
+#include "lanes/reaper.h"
 
 #define REPORTS     64
 #define IDLE_NS     ((int64_t)2 * 1000 * 1000 * 1000)
@@ -169,6 +170,8 @@ static void *thread_main(void *arg)
 		close_locked();
 		word = set.word;
 		las_unlock(&set.lock);
+		if (las_hold_parked())
+			las_reaper_watch(); /* it looks after what the requests have left behind */
 		err = las_futex_wait(&set.word, word, las_now_ns() + IDLE_NS);
 		las_lock(&set.lock);
 		if (err == -ETIMEDOUT && las_list_empty(&set.waiting))
@@ -177,6 +180,18 @@ static void *thread_main(void *arg)
 	set.thread = false;
 	las_unlock(&set.lock);
 	return NULL;
+}
+
+bool las_pollset_pollable(int fd)
+{
+	struct epoll_event event = { .events = EPOLLIN };
+	long epoll = las_sys.epoll_create1(EPOLL_CLOEXEC), err;
+
+	if (epoll < 0)
+		return true;
+	err = las_sys.epoll_ctl((int)epoll, EPOLL_CTL_ADD, fd, &event);
+	las_sys.close((int)epoll);
+	return err != -EPERM;
 }
 
 static int see_to_thread_locked(void)

@@ -84,22 +84,26 @@ static void close_eventfd(void)
 /* Sleeps until somebody watches: false when the thread is to end. */
 static bool sleep_idle(void)
 {
-	bool end;
+	long err = 0;
+	bool parked, end;
 
 	close_eventfd();
 	las_store_release(&reaper.awake, 0);
 	las_fence_seq_cst(); /* clears before it looks; las_reaper_watch adds before it reads */
-	if (look() == 0 && las_futex_wait(&reaper.awake, 0, las_now_ns() + IDLE_NS) == -ETIMEDOUT) {
-		las_lock(&reaper.lock);
-		end = las_load_acquire(&reaper.awake) == 0;
-		if (end)
-			reaper.thread = false;
-		las_unlock(&reaper.lock);
-		if (end)
-			return false;
-	}
-	las_store_release(&reaper.awake, 1);
-	return true;
+	do {
+		parked = las_hold_expire();
+		if (look())
+			break;
+		err = las_futex_wait(&reaper.awake, 0, las_now_ns() + (parked ? LAS_LINGER_NS : IDLE_NS));
+	} while (err == -ETIMEDOUT && parked);
+	las_lock(&reaper.lock);
+	end = las_load_acquire(&reaper.awake) == 0 && err == -ETIMEDOUT;
+	if (end)
+		reaper.thread = false;
+	else
+		las_store_release(&reaper.awake, 1);
+	las_unlock(&reaper.lock);
+	return !end;
 }
 
 static void *thread_main(void *arg)
@@ -115,6 +119,8 @@ static void *thread_main(void *arg)
 			if (idle == CLOSE_LOOKS)
 				close_eventfd();
 			wait_for_event();
+			if (idle == CLOSE_LOOKS)
+				las_hold_expire();
 		}
 	} while (sleep_idle());
 	return NULL;
