@@ -38,6 +38,8 @@ ENGINE := $(LIB)/libaio_shim.so.0
 FACADES := $(LIB)/libaio.so.1 $(LIB)/libaio.so.1t64
 # Its assembler knows two machines; elsewhere the launcher does without.
 SYSCALLS := $(if $(filter x86_64% aarch64%,$(shell $(CC) -dumpmachine)),$(LIB)/libaio_syscall.so)
+# And this one knows one.
+TRAP := $(if $(filter x86_64%,$(shell $(CC) -dumpmachine)),$(LIB)/libaio_trap.so)
 # What `cc -laio` and `cc -laio_shim` look for.
 DEV_LINKS := $(LIB)/libaio.so $(LIB)/libaio_shim.so
 LAUNCHER := $(BUILD)/bin/libaio-shim
@@ -46,14 +48,15 @@ ENGINE_SRC := $(sort $(wildcard csrc/base/*.c csrc/lanes/*.c csrc/aio/*.c))
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(OBJ)/%.o)
 FACADE_OBJ := $(OBJ)/compat/facade.o
 SYSCALLS_OBJ := $(OBJ)/compat/syscall.o $(OBJ)/compat/ending.o $(OBJ)/compat/raw.o
+TRAP_OBJ := $(OBJ)/compat/trap.o $(OBJ)/compat/trap_range.o $(OBJ)/compat/trap_guard.o $(OBJ)/compat/raw.o
 
 .PHONY: build test demo bench lint format clean
 .DELETE_ON_ERROR:
 
-build: $(ENGINE) $(FACADES) $(SYSCALLS) $(DEV_LINKS) $(LAUNCHER)
+build: $(ENGINE) $(FACADES) $(SYSCALLS) $(TRAP) $(DEV_LINKS) $(LAUNCHER)
 
 # Only the symbol map exports from the engine; hidden makes the compiler know it too.  The facade is all export.
-$(OBJ)/csrc/%.o $(SYSCALLS_OBJ): VISIBILITY := -fvisibility=hidden
+$(OBJ)/csrc/%.o $(SYSCALLS_OBJ) $(TRAP_OBJ): VISIBILITY := -fvisibility=hidden
 $(OBJ)/%.o: %.c $(BUILD)/flags
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) $(VISIBILITY) -MMD -MP -c -o $@ $<
@@ -66,9 +69,11 @@ $(FACADES): $(FACADE_OBJ) compat/libaio.map $(ENGINE)
 	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -Wl,-soname,$(@F) -Wl,--version-script=compat/libaio.map \
 	    -Wl,--enable-new-dtags '-Wl,-rpath,$$ORIGIN' -o $@ $(FACADE_OBJ) $(ENGINE)
 
-$(LIB)/libaio_syscall.so: $(SYSCALLS_OBJ) compat/syscall.map $(ENGINE)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -Wl,-soname,$(@F) -Wl,--version-script=compat/syscall.map \
-	    -Wl,--enable-new-dtags '-Wl,-rpath,$$ORIGIN' -o $@ $(SYSCALLS_OBJ) $(ENGINE) -ldl
+$(LIB)/libaio_syscall.so: $(SYSCALLS_OBJ) compat/syscall.map
+$(LIB)/libaio_trap.so: $(TRAP_OBJ) compat/trap.map
+$(LIB)/libaio_%.so: $(ENGINE)
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -Wl,-soname,$(@F) -Wl,--version-script=compat/$*.map \
+	    -Wl,--enable-new-dtags '-Wl,-rpath,$$ORIGIN' -o $@ $(filter %.o,$^) $(ENGINE) -ldl
 
 $(LIB)/libaio.so: $(LIB)/libaio.so.1
 	ln -sf $(<F) $@
@@ -89,7 +94,7 @@ $(BUILD)/flags: FORCE
 .PHONY: FORCE
 FORCE:
 
--include $(ENGINE_OBJ:.o=.d) $(FACADE_OBJ:.o=.d) $(SYSCALLS_OBJ:.o=.d)
+-include $(ENGINE_OBJ:.o=.d) $(FACADE_OBJ:.o=.d) $(SYSCALLS_OBJ:.o=.d) $(TRAP_OBJ:.o=.d)
 
 # The virtual environment is the same for every BUILD.  The package is installed editable: the tests see the sources
 # and take the libraries of `make build`.

@@ -6,10 +6,13 @@ What holds for the shell launcher of a build holds for the Python command, which
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
+import platform
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -240,6 +243,41 @@ def test_both_facades_and_the_syscalls_are_preloaded(run: Run, build_dir: Path) 
 def test_syscalls_can_be_left_alone(run: Run, build_dir: Path) -> None:
     """--no-syscalls preloads the facades only."""
     assert environment_seen(run, "--no-syscalls", env={})["LD_PRELOAD"] == preload_list(build_dir, SONAMES)
+
+
+def test_trap_adds_its_library(run: Run, build_dir: Path) -> None:
+    """--trap; the launcher's question to the kernel leaves nothing in the environment."""
+    needs.syscall_user_dispatch()
+    seen = environment_seen(run, "--trap", env={})
+    assert seen["LD_PRELOAD"] == preload_list(build_dir, (*PRELOADED, "libaio_trap.so"))
+    assert "LIBAIO_SHIM_TRAP" not in seen
+
+
+def test_trap_answers_calls_made_by_the_instruction(run: Run, compiled: Callable[..., Path], tmp_path: Path) -> None:
+    """Which without it go to the kernel."""
+    needs.syscall_user_dispatch()
+    program = compiled("aiouser.c", "-DLINKED", "-DRAW_INLINE", str(ROOT / "tests" / "support" / "raw_aio.c"))
+    assert run("--trap", "--stats=stats", "--", program).returncode == 0
+    assert_shim_answered(tmp_path / "stats")
+
+
+def forbid_syscall_user_dispatch() -> None:
+    """A seccomp filter, as a sandbox has it: prctl(59, ...) answers EINVAL, as an old kernel does."""
+    load, equal, answer = 0x20, 0x15, 0x06
+    allow, einval = 0x7FFF0000, 0x00050000 | errno.EINVAL
+    program = [(load, 0, 0, 0), (equal, 0, 3, 157), (load, 0, 0, 16), (equal, 0, 1, 59), (answer, 0, 0, einval)]
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in [*program, (answer, 0, 0, allow)])
+    buffer = ctypes.create_string_buffer(code)
+    libc = ctypes.CDLL(None)
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, struct.pack("HxxxxxxQ", len(code) // 8, ctypes.addressof(buffer)), 0, 0) == 0
+
+
+def test_trap_is_refused_where_the_kernel_lacks_it(run: Run) -> None:
+    """One line, and nothing is run."""
+    if platform.machine() != "x86_64":
+        pytest.skip("n/a: the filter is for x86-64")
+    refused(run("--trap", "echo", "hello", preexec_fn=forbid_syscall_user_dispatch), 126, "--trap", "Linux 5.11")
 
 
 def test_preloads_of_others_stay_behind_ours(run: Run, build_dir: Path, compiled: Callable[..., Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import ctypes.util
 import os
 import shutil
@@ -41,3 +42,9 @@ def system_header() -> Path:
     if not path.exists():
         pytest.skip("there is no system libaio.h (apt-get install libaio-dev)")
     return path
+
+
+def syscall_user_dispatch() -> None:
+    """A kernel that lets a process catch its own system calls."""
+    if ctypes.CDLL(None).prctl(59, 0, 0, 0, 0) != 0:  # PR_SET_SYSCALL_USER_DISPATCH, off
+        pytest.skip("the kernel or a sandbox has no Syscall User Dispatch (Linux 5.11 or newer on x86-64)")

@@ -1,0 +1,51 @@
+"""`--trap`: system calls made by the bare instruction, trap.c on the kernel and on the shim."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import conformance
+import needs
+import pytest
+
+SOURCE = Path(__file__).with_name("trap.c")
+VARIANTS = {
+    "kernel": conformance.Variant("kernel", "plain", "kernel"),
+    "trap": conformance.Variant("trap", "plain", "shim", ("libaio_syscall.so", "libaio_trap.so")),
+    "trap_crew": conformance.Variant("trap_crew", "plain", "shim", ("libaio_syscall.so", "libaio_trap.so"), "crew"),
+    "trap_alone": conformance.Variant("trap_alone", "plain", "shim", ("libaio_trap.so",)),
+}
+
+
+CASES = [case for case in conformance.cases(SOURCE) if not case.startswith("helper_")]
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_trap(build_dir: Path, tmp_path: Path, variant: str, case: str) -> None:
+    """One case of trap.c in a process of its own."""
+    how = VARIANTS[variant]
+    if platform.machine() != "x86_64":
+        pytest.skip("n/a: --trap is for x86-64")
+    needs.system_libaio()
+    if how.implementation == "kernel" and not conformance.kernel_has_aio():
+        pytest.skip("n/a: this kernel or sandbox gives no AIO to compare with")
+    if how.implementation == "shim":
+        needs.syscall_user_dispatch()
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("LD_PRELOAD", "LIBAIO_SHIM"))}
+    done = subprocess.run(
+        [conformance.build_program(SOURCE, how.build), case],
+        cwd=tmp_path,
+        env=clean | how.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    if done.returncode == 77:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stdout
