@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ for directory in (HERE, HERE.parent / "support", HERE.parents[1]):
         sys.path.insert(0, str(directory))
 
 import filesystems  # noqa: E402 - found through the lines above
+import needs  # noqa: E402
 import sides  # noqa: E402
 import table  # noqa: E402
 
@@ -78,6 +80,17 @@ def side(request: pytest.FixtureRequest) -> sides.Side:
 def mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[filesystems.Mounts]:
     with filesystems.mounted(tmp_path_factory.mktemp("mounts"), lambda: None) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def refuse(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A program that runs another one as if the kernel had no AIO, or no io_uring (refuse.c)."""
+    output = tmp_path_factory.mktemp("refuse") / "refuse"
+    compiler = [needs.program("cc", "gcc"), *sides.CFLAGS]
+    subprocess.run([*compiler, HERE / "refuse.c", "-o", output], check=True)
+    if subprocess.run([output, "aio", "ENOSYS", "true"], check=False).returncode == 77:
+        pytest.skip("n/a: no seccomp filters here")
+    return output
 
 
 @pytest.fixture
