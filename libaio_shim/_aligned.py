@@ -24,7 +24,7 @@ class AlignedBuffer(mmap.mmap):
     for more); OSError (ENOMEM) if there is not enough memory.
     """
 
-    def __new__(cls, size: int, alignment: int = mmap.PAGESIZE) -> AlignedBuffer:  # noqa: PYI034
+    def __new__(cls, size: int, alignment: int = mmap.PAGESIZE) -> AlignedBuffer:
         """size: bytes, also what ``len()`` says; O_DIRECT transfers must be multiples of `Alignment.offset` long."""
         if alignment <= 0 or alignment & (alignment - 1):
             raise ValueError(f"alignment must be a power of two, not {alignment}")

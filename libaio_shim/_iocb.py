@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import os
 import struct
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, Union
@@ -35,7 +34,7 @@ class HasFileno(Protocol):
         ...
 
 
-FileDescriptorLike = Union[int, HasFileno]
+FileDescriptorLike = Union[int, HasFileno]  # noqa: UP007  (needed at run time by those who inspect annotations)
 """An open file descriptor, or an object whose ``fileno()`` is one."""
 
 _OPCODE_NAMES = {
@@ -107,10 +106,12 @@ class Iocb(ctypes.Structure):
         resfd: int
         """The eventfd of the context that it was last submitted to, -1 if that had none."""
 
+        def __hash__(self) -> int: ...
+    else:
+        __hash__ = object.__hash__
+
     buffer: Any
     """The buffer, or the list of buffers, that was given; None for fsync, fdsync and poll."""
-
-    __hash__ = object.__hash__
 
     @property
     def busy(self) -> bool:

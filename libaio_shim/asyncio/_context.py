@@ -37,6 +37,9 @@ _SCRATCH_BYTES = 8 * 1024
 _new_scratch = ffi.new_allocator(should_clear_after_alloc=False)
 _SCRATCH = ffi.typeof(f"char[{_SCRATCH_BYTES}]")
 
+# A longer read is done in several requests of this size.
+_PIECE_BYTES = 1024 * 1024
+
 # Bytes that are not filled yet: CPython's own way to make a bytes object in place (None: not set to zero either).
 _new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)(
     ("PyBytes_FromStringAndSize", ctypes.pythonapi)
@@ -107,16 +110,24 @@ class AsyncContext(Core):
     async def _read_large(self, fd: FileDescriptorLike, n: int, offset: int, flags: int) -> bytes:
         data: bytes = _new_bytes(None, n)
         memory = _from_buffer(_CHARS, data)
-        result = self._start(IOCB_CMD_PREAD, fd, memory, n, offset, flags, memory)
-        if result is None:
-            result = await self._host.wait(self, self._last, True)
-        else:
-            self._credit -= 1 + (n >> 14)
-            if self._credit < 0:
-                await self._turn()
-        if result < 0:
-            raise_errno(result)
-        return data if result == n else data[:result]
+        done = 0
+        while True:
+            # In pieces: a long copy out of the page cache would stop the loop.
+            size = min(n - done, _PIECE_BYTES)
+            result = self._start(IOCB_CMD_PREAD, fd, memory + done, size, offset + done, flags, memory)
+            if result is None:
+                result = await self._host.wait(self, self._last, True)
+            else:
+                self._credit -= 1 + (size >> 14)
+                if self._credit < 0:
+                    await self._turn()
+            if result < 0:
+                if not done:
+                    raise_errno(result)
+                result = 0
+            done += result
+            if result < size or done == n:
+                return data if done == n else data[:done]
 
     async def read_into(self, fd: FileDescriptorLike, buf: Buffer, offset: int, *, flags: int = 0) -> int:
         """Reads into a writable buffer as many bytes as it has.  Returns how many were read."""

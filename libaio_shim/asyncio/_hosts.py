@@ -13,8 +13,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable, Generator
+from functools import partial
 from types import coroutine
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+T = TypeVar("T")
 
 
 class Request(Protocol):
@@ -60,6 +63,10 @@ class Host:
 
     async def turn(self) -> None:
         """Lets the other tasks run."""
+
+    async def off_loop(self, work: Callable[..., T], *arguments: Any, undo: Callable[[T], object] | None = None) -> T:
+        """Runs what may block in a thread.  If it is cancelled, undo disposes of the result that comes later."""
+        raise NotImplementedError
 
 
 def homeless() -> Host:
@@ -119,6 +126,21 @@ class AsyncioHost(Host):
 
     async def turn(self) -> None:
         await _suspend_once()
+
+    async def off_loop(self, work: Callable[..., T], *arguments: Any, undo: Callable[[T], object] | None = None) -> T:
+        future = self.owner.run_in_executor(None, partial(work, *arguments))
+        try:
+            result: T = await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(partial(_dispose, undo))
+            raise
+        return result
+
+
+def _dispose(undo: Callable[[T], object] | None, future: asyncio.Future[T]) -> None:
+    # Asking for the exception also keeps asyncio from complaining that nobody did.
+    if not future.cancelled() and future.exception() is None and undo is not None:
+        undo(future.result())
 
 
 def _make_trio_host(trio: Any) -> Host:
@@ -186,6 +208,13 @@ def _make_trio_host(trio: Any) -> Host:
 
         async def turn(self) -> None:
             await trio.lowlevel.checkpoint()
+
+        async def off_loop(
+            self, work: Callable[..., T], *arguments: Any, undo: Callable[[T], object] | None = None
+        ) -> T:
+            # trio waits for the thread before it raises a cancellation: there is always somebody for the result.
+            result: T = await trio.to_thread.run_sync(partial(work, *arguments))
+            return result
 
     return TrioHost()
 

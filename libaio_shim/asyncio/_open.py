@@ -1,0 +1,171 @@
+"""`open`: files for coroutines."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Generator
+from types import TracebackType
+from typing import Any, Generic, Literal, TypeVar, Union, overload
+
+from libaio_shim.asyncio._binary import AsyncFile, BinaryFile
+from libaio_shim.asyncio._context import AsyncContext
+from libaio_shim.asyncio._hosts import AsyncioHost, current_host
+from libaio_shim.asyncio._text import TextFile
+
+Path = Union[str, bytes, int, "os.PathLike[str]", "os.PathLike[bytes]"]
+"""A path, or an open descriptor."""
+
+TextMode = Literal["r", "r+", "w", "w+", "a", "a+", "x", "x+", "rt", "wt", "at", "xt"]
+BinaryMode = Literal["rb", "rb+", "r+b", "wb", "wb+", "w+b", "ab", "ab+", "a+b", "xb", "xb+", "x+b"]
+
+F = TypeVar("F", bound=AsyncFile)
+
+_FLAGS = {"r": 0, "w": os.O_CREAT | os.O_TRUNC, "a": os.O_CREAT | os.O_APPEND, "x": os.O_CREAT | os.O_EXCL}
+
+
+def _flags(mode: str) -> int:
+    letters = set(mode)
+    kinds = letters & set("rwax")
+    if len(letters) != len(mode) or letters - set("rwax+bt") or len(kinds) != 1 or {"b", "t"} <= letters:
+        raise ValueError(f"invalid mode: {mode!r}")
+    (kind,) = kinds
+    access = os.O_RDWR if "+" in letters else os.O_RDONLY if kind == "r" else os.O_WRONLY
+    return _FLAGS[kind] | access | os.O_CLOEXEC
+
+
+class Opening(Generic[F]):
+    """A file that is about to be opened: ``async with`` it, or ``await`` it and close it yourself."""
+
+    def __init__(self, opener: Callable[[], Generator[Any, None, F]]) -> None:
+        self._opener = opener
+        self._file: F | None = None
+
+    def __await__(self) -> Generator[Any, None, F]:
+        return self._opener()
+
+    async def __aenter__(self) -> F:
+        self._file = await self
+        return self._file
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._file is not None:
+            await self._file.close()
+
+
+@overload
+def open(
+    file: Path,
+    mode: TextMode = "r",
+    *,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    flags: int = 0,
+    context: AsyncContext | None = None,
+) -> Opening[TextFile]: ...
+
+
+@overload
+def open(
+    file: Path,
+    mode: BinaryMode,
+    *,
+    encoding: None = None,
+    errors: None = None,
+    newline: None = None,
+    closefd: bool = True,
+    flags: int = 0,
+    context: AsyncContext | None = None,
+) -> Opening[BinaryFile]: ...
+
+
+@overload
+def open(
+    file: Path,
+    mode: str,
+    *,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    flags: int = 0,
+    context: AsyncContext | None = None,
+) -> Opening[Any]: ...
+
+
+def open(
+    file: Path,
+    mode: str = "r",
+    *,
+    encoding: str | None = None,
+    errors: str | None = None,
+    newline: str | None = None,
+    closefd: bool = True,
+    flags: int = 0,
+    context: AsyncContext | None = None,
+) -> Opening[Any]:
+    """Opens a file, off the loop: ``async with open(path) as file``, or ``file = await open(path)``.
+
+    The arguments are the built-in `open`'s, except: text is UTF-8 unless told otherwise; ``flags`` are more ``os.O_*``;
+    ``context`` is the `AsyncContext` to use, by default one that all files of the event loop share.
+    OSError as `os.open`; ValueError for a bad mode or combination, LookupError for an unknown encoding.
+    """
+    binary = "b" in mode
+    if binary and (encoding is not None or errors is not None or newline is not None):
+        raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
+    flags |= _flags(mode)
+
+    async def opening() -> AsyncFile:
+        used = context if context is not None else default_context()
+        if isinstance(file, int):
+            fd = file
+        else:
+            fd = await current_host().off_loop(os.open, file, flags, 0o666, undo=os.close)
+        try:
+            if binary:
+                return BinaryFile(used, fd, file, mode, closefd)
+            return TextFile(used, fd, file, mode, closefd, encoding, errors, newline)
+        except BaseException:
+            if not isinstance(file, int):
+                os.close(fd)
+            raise
+
+    def opener() -> Generator[Any, None, AsyncFile]:
+        return opening().__await__()
+
+    return Opening(opener)
+
+
+# The contexts that `open` makes, for asyncio's loops; trio keeps its own with its run.
+_contexts: dict[Any, AsyncContext] = {}
+_run_variable: Any = None
+
+
+def default_context() -> AsyncContext:
+    """The context that the files of the running event loop share.  It is closed after the loop."""
+    global _run_variable
+    host = current_host()
+    if isinstance(host, AsyncioHost):
+        context = _contexts.get(host.owner)
+        if context is None or context.closed:
+            for loop in [loop for loop in _contexts if loop.is_closed()]:
+                _contexts.pop(loop).close()
+            context = _contexts[host.owner] = _make_context()
+        return context
+    if _run_variable is None:
+        _run_variable = sys.modules["trio"].lowlevel.RunVar("libaio_shim", default=None)
+    context = _run_variable.get()
+    if context is None or context.closed:
+        context = _make_context()
+        _run_variable.set(context)
+    return context
+
+
+def _make_context() -> AsyncContext:
+    context = AsyncContext()
+    context._own_care = True
+    return context

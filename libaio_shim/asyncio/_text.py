@@ -1,0 +1,275 @@
+"""`TextFile`: a file with a position, in characters, for coroutines."""
+
+from __future__ import annotations
+
+import codecs
+import io
+import os
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from libaio_shim.asyncio._binary import BLOCK_BYTES, AsyncFile
+from libaio_shim.asyncio._context import AsyncContext
+from libaio_shim.asyncio._hosts import current_host
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+_NEWLINES = (None, "", "\n", "\r", "\r\n")
+
+# A cookie of tell() that is more than a position: position, state of the decoder, bytes to decode, characters to skip.
+_FIELD_BITS = 64
+_FIELD = (1 << _FIELD_BITS) - 1
+
+
+class _Chunk(NamedTuple):
+    """A piece of the file of which not all characters were returned."""
+
+    position: int
+    """Where it begins in the file."""
+    flags: int
+    """The decoder's state there (nothing is left undecoded)."""
+    data: bytes
+    length: int
+    """How many characters it became."""
+
+
+class TextFile(AsyncFile):
+    """A file of text, made by `open` without ``b`` in its mode.  Methods are `io.TextIOBase`'s, to be awaited.
+
+    encoding (default UTF-8), errors and newline are those of the built-in `open`.
+    """
+
+    def __init__(
+        self,
+        context: AsyncContext,
+        fd: int,
+        name: Any,
+        mode: str,
+        closefd: bool = True,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+    ) -> None:
+        self._closed = True  # until it is complete, there is nothing to close
+        if newline not in _NEWLINES:
+            raise ValueError(f"illegal newline value: {newline!r}")
+        self.encoding: str = encoding or "utf-8"
+        """The codec's name."""
+        self.errors: str = errors or "strict"
+        """What happens to what cannot be decoded or encoded."""
+        self._newline = newline
+        # Raises LookupError for an unknown name.
+        decoder: Any = codecs.getincrementaldecoder(self.encoding)(self.errors)
+        if newline is None or newline == "":
+            decoder = io.IncrementalNewlineDecoder(decoder, translate=newline is None)
+        self._decoder = decoder
+        self._encoder: Any = codecs.getincrementalencoder(self.encoding)(self.errors)
+        self._ends = {None: ("\n",), "": ("\n", "\r")}.get(newline, (newline or "\n",))
+        # Decoded but not returned: _text[_used:]; it came from _chunks, of the first of which _skipped are returned.
+        self._text = ""
+        self._used = 0
+        self._chunks: deque[_Chunk] = deque()
+        self._skipped = 0
+        super().__init__(context, fd, name, mode, closefd)
+        if self._position:
+            self._encoder.setstate(0)  # no byte order mark in the middle
+
+    async def _more(self) -> bool:
+        """Decodes another block; False at the end of the file."""
+        position = self._position
+        left, flags = self._decoder.getstate()
+        data = await self._read_bytes(BLOCK_BYTES)
+        text = self._decoder.decode(data, final=not data)
+        if self._used:
+            self._text = self._text[self._used :]
+            self._used = 0
+        self._text += text
+        self._chunks.append(_Chunk(position - len(left), flags, left + data, len(text)))
+        return bool(data) or bool(text)
+
+    def _take(self, end: int) -> str:
+        """The characters up to index end of `_text`, which are returned now."""
+        text = self._text[self._used : end]
+        self._used = end
+        self._skipped += len(text)
+        while self._chunks and self._skipped >= self._chunks[0].length:
+            self._skipped -= self._chunks.popleft().length
+        return text
+
+    def _forget(self) -> None:
+        self._text = ""
+        self._used = self._skipped = 0
+        self._chunks.clear()
+        self._decoder.reset()
+
+    async def read(self, n: int = -1) -> str:
+        """Up to n characters, fewer only at the end of the file; all that are left if n is negative or None."""
+        self._check_reads()
+        if n is None or n < 0:
+            rest = self._text[self._used :] + self._decoder.decode(await self._read_bytes(-1), final=True)
+            self._forget()
+            return str(rest)
+        while len(self._text) - self._used < n:
+            if not await self._more():
+                break
+        return self._take(min(self._used + n, len(self._text)))
+
+    async def readline(self, limit: int = -1) -> str:
+        """The next line with its end; at most limit characters of it if that is not negative; "" at the end."""
+        self._check_reads()
+        searched = self._used
+        while True:
+            end = self._line_end(searched)
+            if end < 0 and (limit < 0 or len(self._text) - self._used < limit):
+                # A two-character end may lie across the border.
+                behind = max(len(self._text) - 1 - self._used, 0)
+                if await self._more():
+                    searched = self._used + behind
+                    continue
+                end = len(self._text)
+            if end < 0:
+                end = len(self._text)
+            if limit >= 0:
+                end = min(end, self._used + limit)
+            return self._take(end)
+
+    def _line_end(self, start: int) -> int:
+        """The index behind the next end of line, -1 if there is none yet."""
+        best = -1
+        for end in self._ends:
+            at = self._text.find(end, start) if best < 0 else self._text.find(end, start, best)
+            if at >= 0:
+                best = at + len(end)
+        # Untranslated, \r may be the first half of \r\n.  (The decoder keeps a \r at the end of a block back.)
+        if self._newline == "" and best > 0 and self._text[best - 1 : best + 1] == "\r\n":
+            best += 1
+        return best
+
+    async def readlines(self, hint: int = -1) -> list[str]:
+        """All lines that are left, or so many that they have hint characters together."""
+        lines: list[str] = []
+        size = 0
+        async for line in self:
+            lines.append(line)
+            size += len(line)
+            if 0 < hint <= size:
+                break
+        return lines
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> str:
+        line = await self.readline()
+        if not line:
+            raise StopAsyncIteration
+        return line
+
+    async def write(self, text: str) -> int:
+        """Writes the text, encoded, and returns the number of its characters."""
+        self._check_writes()
+        if not isinstance(text, str):
+            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
+        if self._text or self._chunks:
+            self._position = self._simple_position() or self._position
+            self._forget()
+        length = len(text)
+        if self._newline in ("\r", "\r\n"):
+            text = text.replace("\n", self._newline)
+        await self._write_bytes(self._encoder.encode(text))
+        return length
+
+    async def writelines(self, lines: Iterable[str]) -> None:
+        """Writes one after the other, in one request where possible."""
+        await self.write("".join(lines))
+
+    def _simple_position(self) -> int | None:
+        """The position in bytes, if it is no more than that."""
+        if not self._chunks:
+            return self._position if not self._position or not any(self._decoder.getstate()) else None
+        chunk = self._chunks[0]
+        if chunk.flags:
+            return None
+        # Only if what was returned of the chunk is, encoded, what the chunk begins with.
+        start = self._used - self._skipped
+        try:
+            taken = (
+                self._text[start : self._used].encode(self.encoding, self.errors)
+                if start >= 0
+                else self._decoded(chunk).encode(self.encoding, self.errors)
+            )
+        except UnicodeError:
+            return None
+        return chunk.position + len(taken) if chunk.data.startswith(taken) else None
+
+    def _decoded(self, chunk: _Chunk) -> str:
+        """The characters of the chunk that were returned already."""
+        state = self._decoder.getstate()
+        self._decoder.setstate((b"", chunk.flags))
+        text = self._decoder.decode(chunk.data)
+        self._decoder.setstate(state)
+        return str(text[: self._skipped])
+
+    async def tell(self) -> int:
+        """Where `seek` comes back to: for simple encodings the position in bytes, else a number without meaning."""
+        self._check()
+        position = self._simple_position()
+        if position is not None:
+            return position
+        if not self._chunks:
+            left, flags = self._decoder.getstate()
+            return int(self._position - len(left) | flags << _FIELD_BITS)
+        chunk = self._chunks[0]
+        return (
+            chunk.position
+            | chunk.flags << _FIELD_BITS
+            | len(chunk.data) << 2 * _FIELD_BITS
+            | self._skipped << 3 * _FIELD_BITS
+        )
+
+    async def seek(self, cookie: int, whence: int = os.SEEK_SET) -> int:
+        """Goes to where `tell` was, to the beginning (0) or to the end (0, SEEK_END); returns the new position.
+
+        io.UnsupportedOperation for other distances from the current position or the end.
+        """
+        self._check()
+        if whence != os.SEEK_SET and cookie != 0:
+            raise io.UnsupportedOperation("can't do nonzero cur-relative or end-relative seeks")
+        if whence == os.SEEK_CUR:
+            return await self.tell()
+        if whence == os.SEEK_END:
+            self._forget()
+            self._position = self._target(0, whence, 0)
+            self._encoder.setstate(0)
+            return self._position
+        if whence != os.SEEK_SET:
+            raise ValueError(f"invalid whence: {whence}")
+        if cookie < 0:
+            raise ValueError(f"negative seek position {cookie}")
+        position, flags, feed, skip = (cookie >> i * _FIELD_BITS & _FIELD for i in range(4))
+        self._forget()
+        self._position = position
+        self._encoder.reset()
+        if cookie:
+            # Not at the beginning, where a byte order mark would be.
+            self._decoder.setstate((b"", flags))
+            self._encoder.setstate(0)
+        if feed:
+            data = await self._context.read_exactly(self._fd, feed, position)
+            self._position += feed
+            self._text = self._decoder.decode(data)
+            self._chunks.append(_Chunk(position, flags, data, len(self._text)))
+            self._take(skip)
+        return cookie
+
+    async def truncate(self, size: int | None = None) -> int:
+        """Cuts or extends the file to size bytes (default: the position), off the loop.  Returns the size."""
+        self._check_writes()
+        if size is None:
+            size = self._simple_position()
+            if size is None:
+                raise OSError("the position is not a number of bytes here: say the size")
+        await current_host().off_loop(os.ftruncate, self._fd, size)
+        return size
