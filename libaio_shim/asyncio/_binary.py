@@ -304,7 +304,8 @@ class BinaryFile(AsyncFile):
     async def truncate(self, size: int | None = None) -> int:
         """Cuts or extends the file to size bytes (default: the position), off the loop.  Returns the size."""
         self._check_writes()
+        self._drop_ahead()  # of what is cut off nothing may be read
         if size is None:
-            size = await self.tell()
+            size = self._position
         await current_host().off_loop(os.ftruncate, self._fd, size)
         return size
