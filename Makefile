@@ -32,6 +32,9 @@ ifeq (,$(findstring -fsanitize,$(CFLAGS) $(CFLAGS_EXTRA)))
 ALL_LDFLAGS += -Wl,-z,defs
 endif
 
+# The compiler knows which of its tools is for its target.
+tool = $(shell $(CC) -print-prog-name=$(1))
+
 LIB := $(BUILD)/lib
 OBJ := $(BUILD)/obj
 ENGINE := $(LIB)/libaio_shim.so.0
@@ -40,8 +43,10 @@ FACADES := $(LIB)/libaio.so.1 $(LIB)/libaio.so.1t64
 SYSCALLS := $(if $(filter x86_64% aarch64%,$(shell $(CC) -dumpmachine)),$(LIB)/libaio_syscall.so)
 # And this one knows one.
 TRAP := $(if $(filter x86_64%,$(shell $(CC) -dumpmachine)),$(LIB)/libaio_trap.so)
-# What `cc -laio` and `cc -laio_shim` look for.
-DEV_LINKS := $(LIB)/libaio.so $(LIB)/libaio_shim.so
+# What `cc -laio` and `cc -laio_shim` look for, dynamic and static, the headers beside it, and pkg-config's files.
+DEV := $(LIB)/libaio.so $(LIB)/libaio_shim.so $(LIB)/libaio.a $(LIB)/libaio_shim.a \
+    $(BUILD)/include/libaio.h $(BUILD)/include/libaio_shim.h \
+    $(LIB)/pkgconfig/libaio.pc $(LIB)/pkgconfig/libaio-shim.pc
 LAUNCHER := $(BUILD)/bin/libaio-shim
 
 ENGINE_SRC := $(sort $(wildcard csrc/base/*.c csrc/lanes/*.c csrc/aio/*.c))
@@ -53,7 +58,7 @@ TRAP_OBJ := $(OBJ)/compat/trap.o $(OBJ)/compat/trap_range.o $(OBJ)/compat/trap_g
 .PHONY: build test demo bench lint format clean
 .DELETE_ON_ERROR:
 
-build: $(ENGINE) $(FACADES) $(SYSCALLS) $(TRAP) $(DEV_LINKS) $(LAUNCHER)
+build: $(ENGINE) $(FACADES) $(SYSCALLS) $(TRAP) $(DEV) $(LAUNCHER)
 
 # Only the symbol map exports from the engine; hidden makes the compiler know it too.  The facade is all export.
 $(OBJ)/csrc/%.o $(SYSCALLS_OBJ) $(TRAP_OBJ): VISIBILITY := -fvisibility=hidden
@@ -81,6 +86,29 @@ $(LIB)/libaio.so: $(LIB)/libaio.so.1
 $(LIB)/libaio_shim.so: $(ENGINE)
 	ln -sf $(<F) $@
 
+# One object, so that a program that needs any of it gets all, the handlers for its end too; inside, only the public
+# names stay visible.
+$(LIB)/libaio_shim.a: $(ENGINE_OBJ) $(OBJ)/compat/facade_static.o
+	$(CC) -r -nostdlib -o $(OBJ)/libaio_shim.o $^
+	$(call tool,objcopy) --localize-hidden $(OBJ)/libaio_shim.o
+	rm -f $@
+	$(call tool,ar) rcs $@ $(OBJ)/libaio_shim.o
+
+$(LIB)/libaio.a: $(LIB)/libaio_shim.a
+	ln -sf $(<F) $@
+
+$(OBJ)/compat/facade_static.o: compat/facade.c $(BUILD)/flags
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CPPFLAGS) -DLAS_STATIC_LIBRARY $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BUILD)/include/%.h: include/%.h
+	@mkdir -p $(@D)
+	cp $< $@
+
+$(LIB)/pkgconfig/%.pc: compat/%.pc.in pyproject.toml
+	@mkdir -p $(@D)
+	sed 's/@VERSION@/$(VERSION)/' $< >$@
+
 $(LAUNCHER): compat/libaio-shim pyproject.toml
 	@mkdir -p $(@D)
 	sed 's/@VERSION@/$(VERSION)/' $< >$@
@@ -94,7 +122,7 @@ $(BUILD)/flags: FORCE
 .PHONY: FORCE
 FORCE:
 
--include $(ENGINE_OBJ:.o=.d) $(FACADE_OBJ:.o=.d) $(SYSCALLS_OBJ:.o=.d) $(TRAP_OBJ:.o=.d)
+-include $(OBJ)/compat/facade_static.d $(ENGINE_OBJ:.o=.d) $(FACADE_OBJ:.o=.d) $(SYSCALLS_OBJ:.o=.d) $(TRAP_OBJ:.o=.d)
 
 # The virtual environment is the same for every BUILD.  The package is installed editable: the tests see the sources
 # and take the libraries of `make build`.
@@ -127,7 +155,7 @@ demo: build $(VENV)/ready-run
 bench: build $(VENV)/ready-run
 	$(VENV_PYTHON) bench $(BENCH_ARGS)
 
-C_FILES = $(shell find include csrc compat tests bench libaio_shim -name '*.[ch]')
+C_FILES = $(shell find include csrc compat examples tests bench libaio_shim -name '*.[ch]')
 SH_FILES := compat/libaio-shim .ci/run
 
 lint: $(VENV)/ready-dev

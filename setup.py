@@ -19,11 +19,8 @@ ROOT = Path(__file__).parent.resolve()
 # `build/lib`, setuptools' own choice, is where the Makefile puts its libraries.
 BUILD_BASE = Path("build", "package")
 
-PACKAGED = {
-    "lib": ["libaio_shim.so.0", "libaio.so.1", "libaio.so.1t64"],
-    "bin": ["libaio-shim"],
-}
-HEADERS = ["libaio.h", "libaio_shim.h"]
+# Everything that is there, links followed: a wheel has none.
+PACKAGED = ("bin", "include", "lib", "lib/pkgconfig")
 
 
 class BuildWithLibraries(build_py):
@@ -38,17 +35,15 @@ class BuildWithLibraries(build_py):
 
     def add_libraries(self) -> None:
         native = ROOT / BUILD_BASE / "native"
+        for directory in PACKAGED:
+            shutil.rmtree(native / directory, ignore_errors=True)  # the same, and make builds it anew
         subprocess.run(["make", "-C", str(ROOT), "build", f"BUILD={native}"], check=True)
         package = Path(self.build_lib, "libaio_shim")
-        for directory, names in PACKAGED.items():
-            copy(native / directory, package / directory, names)
-        copy(ROOT / "include", package / "include", HEADERS)
-
-
-def copy(source: Path, target: Path, names: list[str]) -> None:
-    target.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        shutil.copy2(source / name, target / name)
+        for directory in PACKAGED:
+            (package / directory).mkdir(parents=True)
+            for file in sorted((native / directory).iterdir()):
+                if file.is_file():
+                    shutil.copy2(file, package / directory / file.name)
 
 
 class PlatformWheel(bdist_wheel):

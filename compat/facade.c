@@ -32,18 +32,26 @@ enum { KERNEL_SIGSET_BYTES = 8 };
  * everybody else.  The functions have names of our own, which the map does not
  * export, and are not static because the assembler must see them.
  */
+#ifdef LAS_STATIC_LIBRARY
+/* For libaio.a: what is linked today asks for one version only. */
+#define las_io_cancel_0_4 io_cancel
+#define las_io_getevents_0_4 io_getevents
+#define las_io_queue_wait_0_4 io_queue_wait
+#endif
 int las_io_cancel_0_4(io_context_t ctx, struct iocb *iocb, struct io_event *evt);
 int las_io_getevents_0_4(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout);
 int las_io_queue_wait_0_4(io_context_t ctx, struct timespec *timeout);
 int las_io_cancel_0_1(io_context_t ctx, struct iocb *iocb);
 int las_io_getevents_0_1(io_context_t ctx, long nr, struct io_event *events, struct timespec *timeout);
 int las_io_queue_wait_0_1(io_context_t ctx, struct timespec *timeout);
+#ifndef LAS_STATIC_LIBRARY
 __asm__(".symver las_io_cancel_0_4, io_cancel@@LIBAIO_0.4");
 __asm__(".symver las_io_getevents_0_4, io_getevents@@LIBAIO_0.4");
 __asm__(".symver las_io_queue_wait_0_4, io_queue_wait@@LIBAIO_0.4");
 __asm__(".symver las_io_cancel_0_1, io_cancel@LIBAIO_0.1");
 __asm__(".symver las_io_getevents_0_1, io_getevents@LIBAIO_0.1");
 __asm__(".symver las_io_queue_wait_0_1, io_queue_wait@LIBAIO_0.1");
+#endif
 
 int io_setup(int maxevents, io_context_t *ctxp)
 {
@@ -109,6 +117,7 @@ int las_io_queue_wait_0_4(io_context_t ctx, struct timespec *timeout)
 	return (int)las_io_getevents(ctx, 0, 0, NULL, timeout);
 }
 
+#ifndef LAS_STATIC_LIBRARY
 int las_io_queue_wait_0_1(io_context_t ctx, struct timespec *timeout)
 {
 	return (int)las_io_getevents(ctx, 0, 0, NULL, timeout);
@@ -125,3 +134,4 @@ int las_io_getevents_0_1(io_context_t ctx, long nr, struct io_event *events, str
 {
 	return (int)las_io_getevents(ctx, 1, nr, events, timeout);
 }
+#endif

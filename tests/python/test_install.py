@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+import linking
 import pytest
 
 HERE = Path(__file__).resolve().parent
@@ -69,7 +71,13 @@ def test_one_wheel_serves_every_python_of_a_platform(wheel: Path) -> None:
 def test_package_holds_libraries_headers_and_launcher(venv: Path) -> None:
     """All that `libaio-shim run` and a compiler need."""
     (package,) = venv.glob("lib/python*/site-packages/libaio_shim")
-    assert {path.name for path in (package / "lib").iterdir()} == {"libaio_shim.so.0", "libaio.so.1", "libaio.so.1t64"}
+    libraries = {path.name for path in (package / "lib").iterdir()}
+    machine = {"x86_64": {"libaio_syscall.so", "libaio_trap.so"}, "aarch64": {"libaio_syscall.so"}}
+    assert libraries == {
+        *("libaio.so.1", "libaio.so.1t64", "libaio_shim.so.0"),
+        *("libaio.so", "libaio_shim.so", "libaio.a", "libaio_shim.a", "pkgconfig"),
+        *machine.get(platform.machine(), ()),
+    }
     assert {path.name for path in (package / "include").iterdir()} == {"libaio.h", "libaio_shim.h"}
     assert os.access(package / "bin" / "libaio-shim", os.X_OK)
     assert (package / "py.typed").exists()
@@ -85,6 +93,13 @@ def test_installed_command_puts_a_program_on_the_shim(venv: Path, tmp_path: Path
     path = {"PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
     succeed(*how, "run", "--stats=stats", "./user", cwd=tmp_path, more=path)
     assert json.loads((tmp_path / "stats").read_text())["submitted"] == 1
+
+
+@pytest.mark.parametrize("way", linking.WAYS)
+def test_installed_package_is_linked_with(venv: Path, tmp_path: Path, way: str) -> None:
+    """As a checkout's build is: headers, libraries and pkg-config's files come along."""
+    launcher = venv / "bin" / "libaio-shim"
+    linking.prove(way, linking.build(way, launcher, tmp_path), launcher, tmp_path)
 
 
 def test_installed_command_tells_the_projects_version(wheel: Path, venv: Path, tmp_path: Path) -> None:
