@@ -171,24 +171,26 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 	bool append = is_append(file, &c->op);
 	enum las_verdict verdict;
 
-	/* Without the head lane, nobody else finds out what the file is. */
-	if (append || !(las_config.lanes & LAS_LANE_HEAD)) {
+	/* Without a try by the head lane, nobody else finds out what the file is. */
+	if (append || is_durable(c) || !(las_config.lanes & LAS_LANE_HEAD)) {
 		*result = look(c);
 		if (*result)
 			return LAS_REFUSE;
 	}
-	if (las_unlikely(c->op.bytes == 0)) {
-		/* Nothing to move hides what the file cannot do. */
+	if (las_unlikely(c->op.bytes == 0 || c->op.rw_flags)) {
+		/* Nothing to move hides what the file cannot do; flags may ask for more than it can. */
 		*result = look(c);
-		if (!*result)
-			*result = las_file_check_op(file, &c->op, false);
+		if (!*result && c->op.rw_flags)
+			*result = las_file_check_flags(file, &c->op);
+		if (!*result && c->op.bytes == 0)
+			*result = las_file_check_op(file, &c->op);
 		if (*result)
 			return LAS_REFUSE;
 	}
 	if (append && las_order_busy(file, c->op.kind))
 		return LAS_PASS;
 	/* A stream's readiness is found by trying, whatever lanes are on. */
-	if ((file->stream && !is_durable(c)) || c->op.rw_flags & RWF_NOWAIT)
+	if (file->stream || c->op.rw_flags & RWF_NOWAIT)
 		verdict = las_head_try(&c->op, file, result);
 	else if (c->op.kind == LAS_OP_WRITE)
 		verdict = route_write(c, append, result);
@@ -197,7 +199,7 @@ static enum las_verdict route_rw(struct candidate *c, long *result)
 	if (verdict != LAS_PASS)
 		return verdict;
 	/* O_DIRECT stands for a file or a block device; the others are looked at. */
-	*result = las_file_direct(file) && !(c->op.rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, &c->op, false);
+	*result = las_file_direct(file) && !(c->op.rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, &c->op);
 	if (*result)
 		return LAS_REFUSE;
 	if (file->stream) /* the check may have found that out */

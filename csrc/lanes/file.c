@@ -20,6 +20,12 @@
 #ifndef RWF_NOAPPEND
 #define RWF_NOAPPEND 0x00000020
 #endif
+#ifndef RWF_ATOMIC
+#define RWF_ATOMIC 0x00000040
+#endif
+#ifndef RWF_DONTCACHE
+#define RWF_DONTCACHE 0x00000080
+#endif
 #define RWF_LONG_KNOWN 0xff /* RWF_HIPRI to RWF_DONTCACHE */
 
 /* What this kernel can do and looks like; written when the process is set up, read-only afterwards. */
@@ -325,19 +331,34 @@ static int check_nowait(const struct las_file *file)
 	return -EOPNOTSUPP;
 }
 
-int las_file_check_op(struct las_file *file, const struct las_op *op, bool nowait_refused)
+int las_file_check_flags(const struct las_file *file, const struct las_op *op)
+{
+	struct iovec nowhere = { (void *)1, 1 };
+	int special = op->rw_flags & (RWF_ATOMIC | RWF_DONTCACHE);
+	int64_t at = file->stream ? -1 : op->offset;
+	long err;
+
+	if (!special && !(op->rw_flags & RWF_NOWAIT))
+		return 0;
+	/* Pipes, sockets and their like know NOWAIT and nothing else; there, trying might take something away. */
+	if (!las_file_bounded(file) && !S_ISCHR(file->mode))
+		return special ? -EOPNOTSUPP : 0;
+	/* The flags are looked at before the buffer, which does not exist: nothing is moved. */
+	if (op->kind == LAS_OP_READ)
+		return las_sys.preadv2(file->fd, &nowhere, 1, file->stream ? -1 : 0, op->rw_flags) == -EOPNOTSUPP ? -EOPNOTSUPP : 0;
+	if (special && las_sys.pwritev2(file->fd, &nowhere, 1, at, special) == -EOPNOTSUPP)
+		return -EOPNOTSUPP;
+	err = op->rw_flags & RWF_NOWAIT ? las_sys.pwritev2(file->fd, &nowhere, 1, at, RWF_NOWAIT) : 0;
+	return err == -EOPNOTSUPP ? check_nowait(file) : 0;
+}
+
+int las_file_check_op(struct las_file *file, const struct las_op *op)
 {
 	int err = las_file_look(file);
 
 	if (err)
 		return err;
-	if (las_op_is_rw(op)) {
-		err = check_rw(file, op);
-		if (!err && nowait_refused && op->rw_flags & RWF_NOWAIT)
-			err = check_nowait(file);
-		return err;
-	}
-	return 0;
+	return las_op_is_rw(op) ? check_rw(file, op) : 0;
 }
 
 bool las_file_fsync_inline(struct las_file *file)

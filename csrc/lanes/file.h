@@ -66,10 +66,14 @@ int las_file_look(struct las_file *file);
 int las_file_check_eventfd(struct las_file *file);
 /*
  * The kernel refuses at io_submit what its file type cannot do; asked only
- * after the head lane was refused (by EOPNOTSUPP: nowait_refused).  0, -EINVAL
- * or -EOPNOTSUPP.
+ * after the head lane was refused.  0 or -EINVAL.
  */
-int las_file_check_op(struct las_file *file, const struct las_op *op, bool nowait_refused);
+int las_file_check_op(struct las_file *file, const struct las_op *op);
+/*
+ * For the few flags that not every file can do (RWF_NOWAIT, ATOMIC,
+ * DONTCACHE): 0 or -EOPNOTSUPP, io_submit's error.  The file has been looked at.
+ */
+int las_file_check_flags(const struct las_file *file, const struct las_op *op);
 /* One more reference on the batch's hold of this file. */
 int las_file_hold(struct las_file *file, struct las_hold **hold);
 /* Makes the op's meaning independent of what the program may do to the descriptor's O_APPEND from now on. */

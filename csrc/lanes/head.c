@@ -10,13 +10,6 @@
 #include "lanes/order.h"
 #include "lanes/predictor.h"
 
-#ifndef RWF_ATOMIC
-#define RWF_ATOMIC 0x00000040
-#endif
-#ifndef RWF_DONTCACHE
-#define RWF_DONTCACHE 0x00000080
-#endif
-
 /*
  * The file has no position: it is read or written as a stream from now on.
  * False if it is not to be tried now: others wait in line before it, or
@@ -41,11 +34,8 @@ static bool becomes_stream(struct las_op *op, struct las_file *file, long *resul
 
 static enum las_verdict refused(struct las_op *op, struct las_file *file, long err, long *result)
 {
-	int check = las_file_check_op(file, op, err == -EOPNOTSUPP);
+	int check = las_file_check_op(file, op);
 
-	/* What the program's flags ask for, the file cannot do. */
-	if (!check && err == -EOPNOTSUPP && op->rw_flags & (RWF_ATOMIC | RWF_DONTCACHE))
-		check = -EOPNOTSUPP;
 	if (check) {
 		*result = check;
 		return LAS_REFUSE;
@@ -146,7 +136,7 @@ enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *
 	if (las_unlikely(*result == -EBADF && file->assumed))
 		return LAS_REFUSE;
 	if (las_unlikely(*result == -EINVAL)) {
-		int check = las_file_check_op(file, op, false); /* a file without such an operation, hugetlbfs for one */
+		int check = las_file_check_op(file, op); /* a file without such an operation, hugetlbfs for one */
 
 		if (check) {
 			*result = check;
