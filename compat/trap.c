@@ -24,24 +24,21 @@
 #include <errno.h>
 #include <libaio_shim.h>
 #include <linux/audit.h>
-#include <linux/prctl.h>
 #include <sched.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #include "raw.h"
 
-#ifndef PR_SET_SYSCALL_USER_DISPATCH
-#define PR_SET_SYSCALL_USER_DISPATCH 59
-#define PR_SYS_DISPATCH_ON 1
-#endif
-#ifndef SYS_clone3
-#define SYS_clone3 435
-#endif
-#define SI_CODE_USER_DISPATCH 2 /* SYS_USER_DISPATCH, where <signal.h> knows it */
+/* Newer than some headers. */
+enum {
+	SET_SYSCALL_USER_DISPATCH = 59, /* prctl's PR_SET_SYSCALL_USER_DISPATCH */
+	DISPATCH_ON = 1,                /* its PR_SYS_DISPATCH_ON */
+	SI_CODE_USER_DISPATCH = 2,      /* SYS_USER_DISPATCH */
+	NUMBER_CLONE3 = 435,
+};
 
 /* What the gadget's `ret` and las_trap_back find on the stack.  The asm knows the order. */
 struct way_back {
@@ -99,8 +96,8 @@ __asm__(".text\n"
         "	movq %r10, 8(%rsp)\n"
         "	movq %r8, 16(%rsp)\n"
         "	movq %r11, 24(%rsp)\n"
-        "	movl $59, %edi\n" /* PR_SET_SYSCALL_USER_DISPATCH */
-        "	movl $1, %esi\n"  /* PR_SYS_DISPATCH_ON */
+        "	movl $59, %edi\n" /* SET_SYSCALL_USER_DISPATCH */
+        "	movl $1, %esi\n"  /* DISPATCH_ON */
         "	movq las_trap_allowed_start(%rip), %rdx\n"
         "	movq las_trap_allowed_bytes(%rip), %r10\n"
         "	movl $0, %r8d\n"
@@ -206,7 +203,7 @@ static void forward_by_number(greg_t *r, struct in_siginfo *room)
 	case SYS_vfork:
 		forward_clone(r, &room->back);
 		break;
-	case SYS_clone3:
+	case NUMBER_CLONE3:
 		r[REG_RAX] = -ENOSYS; /* as before Linux 5.3 and in many sandboxes: callers go on to clone */
 		break;
 	case SYS_rt_sigaction:
@@ -248,6 +245,6 @@ void las_trap_on_sigsys(int number, siginfo_t *info, void *context)
 
 long las_trap_arm(void)
 {
-	return las_raw_kernel(SYS_prctl, PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, (long)las_trap_allowed_start,
+	return las_raw_kernel(SYS_prctl, SET_SYSCALL_USER_DISPATCH, DISPATCH_ON, (long)las_trap_allowed_start,
 	                      (long)las_trap_allowed_bytes, 0, 0);
 }
