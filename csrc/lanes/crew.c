@@ -181,13 +181,17 @@ static bool direct_changed(const struct las_req *req)
 	       ((las_sys.fcntl(req->file->fd, F_GETFL, 0) ^ req->flags) & O_DIRECT);
 }
 
+/* Runs it, and notes for the predictor how long that took. */
 static long run(struct las_req *req)
 {
+	uint64_t start;
 	long result;
 
 	if (las_unlikely(req->flags & O_DIRECT) && direct_changed(req))
 		return run_as_of_submit(req);
+	start = las_ticks();
 	result = las_op_run(&req->op, req->file->fd);
+	las_predict_crew_took(req->predictor, &req->op, las_ticks() - start);
 	/* What is not aligned fails when the file has become direct; only then is it worth a look. */
 	if (las_unlikely(result == -EINVAL) && direct_changed(req))
 		result = run_as_of_submit(req);
@@ -212,23 +216,19 @@ void las_crew_run(struct las_req *req)
 
 /*
  * The same in a thread of the crew: it has the priority that the request was
- * given, or else its submitter's; no signal may reach it; and it notes for
- * the predictor how long that took.
+ * given, or else its submitter's, and no signal may reach it.
  */
 static void carry_on(struct las_req *req, int *priority)
 {
 	enum { IOPRIO_WHO_PROCESS = 1 };
 	int wanted = req->op.has_ioprio ? req->op.ioprio : req->priority;
-	uint64_t start;
 	long result;
 
 	if (las_unlikely(wanted != *priority)) {
 		las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, wanted);
 		*priority = wanted;
 	}
-	start = las_ticks();
 	result = run(req);
-	las_predict_crew_took(req->predictor, &req->op, las_ticks() - start);
 	las_op_forward_signal(&req->op, result);
 	las_crew_leave_order(req);
 	req->owner->complete(req, result);
