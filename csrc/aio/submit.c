@@ -133,10 +133,15 @@ static bool may_guess(struct candidate *c)
 	return las_file_medium(file) == 0 && las_predict(file, &c->op);
 }
 
+static bool waits_for_device(const struct las_file *file)
+{
+	return las_file_direct(file) && !(file->bare && file->medium == LAS_MEDIUM_MEMORY);
+}
+
 /* A write is rarely promised not to block, by any file system; it is guessed, or tried if guessing is not wanted. */
 static enum las_verdict route_write(struct candidate *c, bool append, long *result)
 {
-	if (!(las_config.lanes & LAS_LANE_HEAD) || las_file_direct(c->file) || is_durable(c))
+	if (!(las_config.lanes & LAS_LANE_HEAD) || waits_for_device(c->file) || is_durable(c))
 		return LAS_PASS;
 	if (may_guess(c))
 		return las_head_guess(&c->op, c->file, result);
@@ -147,8 +152,10 @@ static enum las_verdict route_read(struct candidate *c, long *result)
 {
 	enum las_verdict verdict = LAS_PASS;
 
-	if (!(las_config.lanes & LAS_LANE_HEAD) || las_file_direct(c->file))
+	if (!(las_config.lanes & LAS_LANE_HEAD) || waits_for_device(c->file))
 		return LAS_PASS;
+	if (las_file_direct(c->file))
+		return may_guess(c) ? las_head_guess(&c->op, c->file, result) : LAS_PASS;
 	if (!c->file->refuses_nowait) {
 		verdict = las_head_try(&c->op, c->file, result);
 		c->tried = !c->file->refuses_nowait;
@@ -330,11 +337,47 @@ static void dispatch(struct submission *s, struct las_file *file, struct las_req
 	las_list_push(&s->crew, &req->link);
 }
 
+static bool must_be_reaped(const struct las_ctx *ctx)
+{
+	/* Relaxed hints: a wrong guess costs up to a millisecond (the reaper's look), or a wake-up too many. */
+	return las_load_relaxed(&ctx->notifying) || las_load_relaxed(&ctx->elsewhere) ||
+	       (las_load_relaxed(&ctx->unwaited) > ctx->reserved + UNWAITED && !las_load_relaxed(&ctx->leading));
+}
+
+/*
+ * KERNEL: overlay passes O_DIRECT on to the file below, asynchronously, but
+ * knows no NOWAIT.  Such a request goes down without it, and may block where
+ * kernel AIO would have blocked: a thread each would cost far more.  In
+ * memory nothing blocks.  True if that was that.
+ */
+static bool goes_bare(struct submission *s, struct las_req *req)
+{
+	struct las_link refused;
+	struct las_file *file;
+
+	if (req->result != -EOPNOTSUPP || !las_op_is_rw(&req->op) || las_batch_file(&s->files, req->fd, &file) < 0 ||
+	    las_file_refresh(file) < 0 || las_file_medium(file) < 0 || !las_file_direct(file) ||
+	    (file->medium != LAS_MEDIUM_STACKED && file->medium != LAS_MEDIUM_MEMORY))
+		return false;
+	file->bare = true;
+	las_file_remember(file);
+	if (file->medium == LAS_MEDIUM_MEMORY) {
+		req->owner->complete(req, las_op_run(&req->op, req->fd));
+		return true;
+	}
+	req->bare = true;
+	las_list_init(&refused);
+	las_native_submit(s->ctx->native, &req, 1, must_be_reaped(s->ctx), &refused);
+	return las_list_empty(&refused);
+}
+
 /* The kernel would not have it after all; its descriptor is still open.  It is accepted: it runs, here if need be. */
 static void carry_on(struct submission *s, struct las_req *req)
 {
 	struct las_file *file;
 
+	if (goes_bare(s, req))
+		return;
 	req->lane = LAS_LANE_CREW;
 	req->owner->moved(req);
 	if (crew_can_help(s) && las_batch_file(&s->files, req->fd, &file) == 0 && las_file_refresh(file) == 0 &&
@@ -351,15 +394,11 @@ static void flush_native(struct submission *s)
 {
 	struct las_ctx *ctx = s->ctx;
 	struct las_link refused, *l;
-	bool reaped;
 
 	if (s->native_count == 0)
 		return;
-	/* Relaxed hints: a wrong guess costs up to a millisecond (the reaper's look), or a wake-up too many. */
-	reaped = las_load_relaxed(&ctx->notifying) || las_load_relaxed(&ctx->elsewhere) ||
-	         (las_load_relaxed(&ctx->unwaited) > ctx->reserved + UNWAITED && !las_load_relaxed(&ctx->leading));
 	las_list_init(&refused);
-	las_native_submit(ctx->native, s->native, s->native_count, reaped, &refused);
+	las_native_submit(ctx->native, s->native, s->native_count, must_be_reaped(ctx), &refused);
 	las_count(native, s->native_count);
 	s->native_count = 0;
 	while ((l = las_list_pop(&refused)))
@@ -406,6 +445,7 @@ static bool enqueue_native(struct submission *s, struct candidate *c)
 	if (!req)
 		return false;
 	accept(s, req);
+	req->bare = c->file->bare;
 	las_file_remember(c->file);
 	s->native[s->native_count++] = req;
 	if (s->native_count == LAS_NATIVE_BATCH)

@@ -40,7 +40,7 @@ struct las_file {
 	bool looked;
 	bool stream;            /* has no position; found by the first ESPIPE, or by looking */
 	bool is_eventfd;        /* verified */
-	bool refuses_native;    /* found when the native lane tried */
+	bool bare;              /* O_DIRECT, but knows no NOWAIT; found when the native lane tried */
 	bool refuses_nowait;    /* found when the head lane tried to read (or use a stream) */
 	enum las_medium medium; /* las_file_medium() */
 	struct las_hold *hold;  /* or NULL */

@@ -75,7 +75,7 @@ bool las_native_wants(const struct las_op *op, const struct las_file *file)
 	switch (op->kind) {
 	case LAS_OP_READ:
 	case LAS_OP_WRITE:
-		return las_file_direct(file) && !file->stream && !file->refuses_native;
+		return las_file_direct(file) && !file->stream;
 	case LAS_OP_FSYNC:
 	case LAS_OP_FDSYNC:
 	case LAS_OP_POLL:
@@ -177,7 +177,7 @@ static void encode(struct las_req *req, int reaper_fd)
 	k->opcode = simple[op->kind];
 	k->fildes = (uint32_t)req->fd;
 	if (las_op_is_rw(op)) {
-		k->rw_flags = op->rw_flags | RWF_NOWAIT;
+		k->rw_flags = op->rw_flags | (req->bare ? 0 : RWF_NOWAIT);
 		k->offset = op->offset;
 		if (op->iovcnt == 1) {
 			k->buf = (uint64_t)(uintptr_t)op->iov->iov_base;
@@ -226,7 +226,7 @@ static void carry_on(struct las_req *req)
 
 static bool is_refusal(const struct las_req *req, int64_t res)
 {
-	return res == -EAGAIN && !(req->op.rw_flags & RWF_NOWAIT);
+	return (res == -EAGAIN || res == -EOPNOTSUPP) && !(req->op.rw_flags & RWF_NOWAIT) && !req->bare;
 }
 
 /* A part was moved and more may follow: the end of the file, or a NOWAIT that stopped where it would have blocked. */
@@ -465,7 +465,8 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 			done += (unsigned)ret;
 		} else {
 			/* The ring is full, or the file knows no NOWAIT: the crew's. */
-			reqs[done]->result = -EAGAIN;
+			reqs[done]->result = ret == -EOPNOTSUPP ? ret : -EAGAIN;
+			reqs[done]->bare = false; /* so that this is a refusal */
 			reqs[done]->phase = PHASE_FOUND;
 			done++;
 		}

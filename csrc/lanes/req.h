@@ -44,6 +44,7 @@ struct las_req {
 	bool pollable;               /* knows NOWAIT: the poll set can wait for it */
 	bool owed;                   /* exit waits for it */
 	bool settles;                /* counted in its context's `settling` */
+	bool bare;                   /* native: goes down without NOWAIT */
 	bool cancelled;              /* native: a poll that the kernel is giving up */
 	uint8_t lane;                /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */
 	int flags;                   /* the file's, as of submit */
