@@ -34,7 +34,15 @@ EXPORT const char *las_version(void)
 
 void las_report_collect(struct las_stats *stats)
 {
-	memcpy(stats, &las_stats, sizeof(*stats));
+#define COPY(field) stats->field = las_load_relaxed(&las_stats.field) /* each number stands for itself */
+	COPY(contexts);
+	COPY(native);
+	COPY(crew);
+	COPY(polled);
+	COPY(helped);
+	COPY(cancelled);
+	COPY(threads);
+#undef COPY
 	las_ctx_totals(&stats->head, &stats->submitted);
 }
 

@@ -26,7 +26,7 @@
 
 static struct {
 	struct las_lock lock;
-	struct las_link live;   /* holds with references */
+	struct las_link live;   /* holds with references, and those that are being closed */
 	struct las_link parked; /* holds without, whose file carries a POSIX lock */
 	unsigned nparked;       /* also read without the lock, as a hint */
 	struct las_pool pool;
@@ -232,9 +232,13 @@ static bool carries_posix_lock(int fd)
 	return true;
 }
 
-static void close_hold(struct las_hold *hold)
+/* On its list meanwhile, so that a child forked in between closes it too. */
+static void close_listed(struct las_hold *hold)
 {
 	las_sys.close(hold->fd);
+	las_lock(&holds.lock);
+	las_list_remove(&hold->link);
+	las_unlock(&holds.lock);
 	las_pool_put(&holds.pool, hold);
 }
 
@@ -260,6 +264,7 @@ static struct las_hold *pop_parked(int64_t until_ns, bool *lingers)
 		} else if (hold->parked_ns <= until_ns) {
 			las_list_remove(l);
 			las_store_relaxed(&holds.nparked, holds.nparked - 1);
+			las_list_push(&holds.live, l);
 			found = hold;
 			break;
 		}
@@ -283,10 +288,11 @@ bool las_hold_expire(void)
 		return false;
 	while ((hold = pop_parked(now, &lingers))) {
 		if (!carries_posix_lock(hold->fd)) {
-			close_hold(hold);
+			close_listed(hold);
 			continue;
 		}
 		las_lock(&holds.lock);
+		las_list_remove(&hold->link);
 		park_locked(hold);
 		las_unlock(&holds.lock);
 		lingers = true;
@@ -302,11 +308,12 @@ void las_hold_put(struct las_hold *hold)
 	if (las_sub_acq_rel(&hold->refs, 1) != 1)
 		return;
 	park = hold->kind == LAS_HOLD_LINGERS || (hold->kind == LAS_HOLD_LOCKS && carries_posix_lock(hold->fd));
+	if (!park) {
+		close_listed(hold);
+		return;
+	}
 	las_lock(&holds.lock);
 	las_list_remove(&hold->link);
-	if (park)
-		park_locked(hold);
+	park_locked(hold);
 	las_unlock(&holds.lock);
-	if (!park)
-		close_hold(hold);
 }

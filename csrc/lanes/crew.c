@@ -50,7 +50,7 @@ struct crew_class {
 	bool called;     /* a woken or new thread is on its way */
 	uint32_t word;   /* idle threads sleep on it; changed for each call */
 	unsigned share;  /* threads that one device may take */
-	unsigned running[DEVICES];
+	unsigned running[2][DEVICES]; /* cold and warm requests' threads, by device */
 } LAS_LINE_ALIGNED;
 
 static struct {
@@ -81,9 +81,10 @@ bool las_crew_shares_descriptors(void)
 	return las_sys.getpid() == crew.pid;
 }
 
+/* Where threads that run requests like this one are counted. */
 static unsigned *running_of(struct crew_class *c, const struct las_req *req)
 {
-	return &c->running[req->device % DEVICES];
+	return &c->running[req->warm][req->device % DEVICES];
 }
 
 /* The first request for which a thread may be used, or NULL. */
