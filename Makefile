@@ -15,7 +15,8 @@ CFLAGS ?= -O2 -g
 CFLAGS_EXTRA ?=
 LDFLAGS ?=
 CLANG_FORMAT ?= clang-format
-PYTEST_ARGS ?=
+# Most tests wait for something; a few at a time keep two processors busy.
+PYTEST_ARGS ?= -n 4
 BENCH_ARGS ?=
 DEMO_ARGS ?=
 

@@ -70,7 +70,8 @@ static int decode_vector(const struct las_iocb *iocb, struct las_op *op)
 		op->iov = block;
 	}
 	op->iovcnt = (uint16_t)n;
-	memcpy(op->iov, user, n * sizeof(*user));
+	if (n > 0)
+		memcpy(op->iov, user, n * sizeof(*user));
 	for (uint64_t i = 0; i < n; i++) {
 		uint64_t bytes = op->iov[i].iov_len;
 
