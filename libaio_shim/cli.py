@@ -17,7 +17,7 @@ from typing import NoReturn
 from libaio_shim import _places
 
 #: Subcommands in Python: name, the module whose ``main(arguments)`` returns the exit status.
-COMMANDS = {"bench": "libaio_shim.bench.cli"}
+COMMANDS = {"bench": "libaio_shim.bench.cli", "which": "libaio_shim.which.cli"}
 
 
 def original_environment(environment: Mapping[str, str]) -> dict[str, str]:
