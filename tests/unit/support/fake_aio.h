@@ -1,0 +1,41 @@
+/*
+ * fake_aio.h - a kernel AIO under the test's control, behind the native lane's system calls.
+ *
+ * What is submitted stays pending until the test finishes it; then its event is in the hidden ring, as the kernel
+ * would have put it there.  Polls with data 0 (the lane's kicks) are ready at once.
+ */
+#ifndef LAS_UNIT_FAKE_AIO_H
+#define LAS_UNIT_FAKE_AIO_H
+
+#include "unit.h"
+
+#define F_CONTEXTS 8
+#define F_PENDING 512
+
+struct f_context {
+	struct las_ring *ring; /* one page; the handle */
+	unsigned depth;
+	struct las_iocb *pending[F_PENDING]; /* in order of submission; NULL once finished */
+	int submitted;
+	int waiters;   /* threads in io_getevents now */
+	long wait_min; /* what the latest of them waits for */
+	int kicks;
+};
+
+extern struct f_context f_contexts[F_CONTEXTS];
+extern int f_context_count;
+/* Asked for each iocb: 0 to accept it, a negative errno to refuse it.  NULL accepts all. */
+extern int (*f_refuse)(struct f_context *c, const struct las_iocb *iocb);
+
+/* Puts the fake behind las_sys. */
+void f_install(void);
+/* The i-th iocb that was submitted ends with this result. */
+void f_finish(struct f_context *c, int i, int64_t res);
+/* The fake call itself, for a hook that stands before it. */
+long f_getevents(uintptr_t handle, long min, long nr, struct las_event *events, struct timespec *timeout);
+/* Waits until so many iocbs have been submitted. */
+void f_await_submitted(struct f_context *c, int n);
+/* Waits until a thread waits in io_getevents. */
+void f_await_waiter(struct f_context *c);
+
+#endif
