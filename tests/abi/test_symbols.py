@@ -102,6 +102,21 @@ def test_engine_list_is_what_its_header_declares() -> None:
     assert {line.partition("@")[0] for line in kept("libaio_shim.symbols")} == declared
 
 
+INTERPOSERS = {"libaio_syscall.so": "syscall.map", "libaio_trap.so": "trap.map"}
+
+
+@pytest.mark.parametrize("soname", INTERPOSERS)
+def test_interposer_exports_its_map_without_versions(build_dir: Path, soname: str) -> None:
+    """A definition without a version satisfies callers of every version; one name more would replace libc's."""
+    if not (build_dir / "lib" / soname).exists():
+        pytest.skip(f"n/a: {soname} is not built for this machine")
+    listed = (ROOT / "compat" / INTERPOSERS[soname]).read_text()
+    expected = re.findall(r"^\t\t(\w+);$", listed, re.MULTILINE)
+    command = ["nm", "--dynamic", "--defined-only", "--format=posix", build_dir / "lib" / soname]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert sorted(line.split()[0] for line in printed.splitlines()) == sorted(expected)
+
+
 @pytest.mark.parametrize("soname", [*FACADES, ENGINE])
 def test_library_is_never_unloaded(build_dir: Path, soname: str) -> None:
     """Threads run in it: dlclose must not take the code from under them (DF_1_NODELETE)."""
