@@ -98,6 +98,23 @@ TEST(pending_poll_can_be_cancelled_once)
 	t_no_event(ctx);
 }
 
+TEST(iocb_in_read_only_memory_can_be_cancelled)
+{
+	io_context_t ctx = t_context(8);
+	struct iocb *iocb = t_pages(4096);
+	struct io_event event;
+	int ends[2];
+
+	CHECK_EQ(pipe(ends), 0);
+	t_own(ends[0]);
+	t_own(ends[1]);
+	io_prep_poll(iocb, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, iocb), 1);
+	CHECK_EQ(mprotect(iocb, 4096, PROT_READ), 0);
+	CHECK_RET(io_cancel(ctx, iocb, &event), -EINPROGRESS);
+	CHECK_RET(t_reap_one(ctx), 0);
+}
+
 TEST(cancelled_poll_raises_its_eventfd_once)
 {
 	io_context_t ctx = t_context(8);

@@ -34,7 +34,7 @@ static void add_answer(char *line, size_t bytes, const char *name, struct iocb *
 	io_context_t ctx = t_context(1);
 	int answer = t_submit(ctx, iocb);
 	size_t used = strlen(line);
-	struct timespec wait = { 0, 150 * 1000 * 1000 };
+	struct timespec wait = { 0, 250 * 1000 * 1000 };
 	struct io_event event;
 
 	if (answer != 1)

@@ -3,7 +3,9 @@
 
 #include <limits.h>
 #include <poll.h>
+#include <setjmp.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 
 static struct iocb *cached_read(void)
 {
@@ -849,4 +851,118 @@ TEST(interrupted_waiter_leaves_the_others_waiting)
 	t_join(thread);
 	CHECK_EQ(write(writer, "x", 1), 1);
 	t_join(other);
+}
+
+/* ---- waiters that leave in unusual ways ---- */
+
+static sigjmp_buf way_out;
+
+static void jump_out(int number)
+{
+	siglongjmp(way_out, 1);
+}
+
+/* A wait is a system call: a handler may leave it by a jump, as old programs do for their own time-outs. */
+TEST(handler_that_jumps_out_leaves_the_context_usable)
+{
+	io_context_t ctx = t_context(8);
+	struct sigaction action = { .sa_handler = jump_out };
+	struct iocb *iocb = cached_read();
+	int writer;
+	volatile int jumps = 0;
+
+	CHECK_EQ(sigaction(SIGUSR1, &action, NULL), 0);
+	writer = pending_poll(ctx);
+	while (jumps < 20) {
+		struct io_event event;
+		static pthread_t thread;
+
+		if (sigsetjmp(way_out, 1)) {
+			jumps++;
+			t_join(thread);
+			continue;
+		}
+		thread = kick_me(SIGUSR1);
+		io_getevents(ctx, 1, 1, &event, NULL);
+		FAIL("io_getevents returned");
+	}
+	for (int i = 0; i < 20; i++) {
+		CHECK_RET(t_submit(ctx, iocb), 1);
+		CHECK_RET(t_reap_one(ctx), 16);
+	}
+	CHECK_EQ(write(writer, "x", 1), 1);
+	CHECK(t_reap_one(ctx) & POLLIN);
+	CHECK_RET(io_destroy(ctx), 0);
+}
+
+static void *wait_and_be_cancelled(void *arg)
+{
+	struct io_event event;
+
+	pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, NULL);
+	io_getevents(arg, 1, 1, &event, NULL);
+	return NULL;
+}
+
+TEST(cancelled_waiter_does_not_take_the_wait_with_it)
+{
+	for (int round = 0; round < 10; round++) {
+		io_context_t ctx = t_context(8);
+		int writer = pending_poll(ctx);
+		pthread_t first = t_thread(wait_and_be_cancelled, ctx), second;
+
+		shared = ctx;
+		t_sleep_ms(3);
+		second = t_thread(reap_one, NULL);
+		t_sleep_ms(3);
+		CHECK_EQ(pthread_cancel(first), 0);
+		t_join(first);
+		CHECK_EQ(write(writer, "x", 1), 1);
+		t_join(second);
+		CHECK_RET(io_destroy(ctx), 0);
+	}
+}
+
+static io_context_t busy_ctx;
+static struct iocb *busy_iocb;
+static volatile sig_atomic_t in_handler;
+
+static void submit_and_reap_in_handler(int number)
+{
+	struct io_event event;
+	struct timespec zero = { 0, 0 };
+	int saved = errno;
+
+	if (t_submit(busy_ctx, busy_iocb) == 1)
+		in_handler++;
+	if (io_getevents(busy_ctx, 0, 1, &event, &zero) == 1)
+		in_handler--;
+	errno = saved;
+}
+
+/* The calls are system calls to the program: it may make them in a handler that interrupted the very same call. */
+TEST(calls_in_a_handler_that_interrupted_the_same_calls)
+{
+	struct sigaction action = { .sa_handler = submit_and_reap_in_handler, .sa_flags = SA_RESTART };
+	struct itimerval often = { { 0, 150 }, { 0, 150 } }, never = { { 0, 0 }, { 0, 0 } };
+	int outstanding = 0;
+	struct io_event event;
+
+	busy_ctx = t_context(256);
+	busy_iocb = cached_read();
+	CHECK_EQ(sigaction(SIGALRM, &action, NULL), 0);
+	CHECK_EQ(setitimer(ITIMER_REAL, &often, NULL), 0);
+	for (int i = 0; i < 20000; i++) {
+		int answer = t_submit(busy_ctx, busy_iocb);
+
+		CHECK(answer == 1 || answer == -EAGAIN);
+		outstanding += answer == 1;
+		answer = io_getevents(busy_ctx, 0, 1, &event, NULL);
+		CHECK(answer == 0 || answer == 1 || answer == -EINTR);
+		outstanding -= answer == 1;
+	}
+	CHECK_EQ(setitimer(ITIMER_REAL, &never, NULL), 0);
+	for (outstanding += in_handler; outstanding > 0; outstanding--)
+		CHECK_RET(t_reap_one(busy_ctx), 16);
+	t_no_event(busy_ctx);
 }

@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <grp.h>
+#include <sched.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -674,6 +675,19 @@ TEST(priority_of_the_submitter_is_left_alone)
 
 /* ---- durability ---- */
 
+struct submission {
+	io_context_t ctx;
+	struct iocb *iocb;
+};
+
+static void *submit(void *arg)
+{
+	struct submission *s = arg;
+
+	CHECK_RET(t_submit(s->ctx, s->iocb), 1);
+	return NULL;
+}
+
 /* The event must not appear before the file system has answered the sync that belongs to the write. */
 static void check_durable(int open_flags, unsigned rw_flags)
 {
@@ -681,27 +695,23 @@ static void check_durable(int open_flags, unsigned rw_flags)
 	int fd = t_stall_file("durable", 4096, O_RDWR | open_flags);
 	char byte = 'x';
 	struct iocb iocb;
-	struct t_stall_counts before, after;
+	struct submission s = { ctx, &iocb };
+	struct t_stall_counts before = t_stall_counts(), after;
 	pthread_t thread;
 
 	io_prep_pwrite(&iocb, fd, &byte, 1, 0);
 	iocb.aio_rw_flags = rw_flags;
-	before = t_stall_counts();
 	t_stall_hold_fsync();
-	thread = t_stall_release_later(100);
-	CHECK_RET(t_submit(ctx, &iocb), 1);
-	while (t_ring_count(ctx) == 0) {
-		after = t_stall_counts();
-		/* Looked at in this order: an event seen while the sync is held would be too early. */
-		if (t_ring_count(ctx) && after.held)
-			FAIL("the event came before the sync");
-		usleep(500);
-	}
+	thread = t_thread(submit, &s);
+	t_stall_wait(1);
+	t_sleep_ms(10);
+	CHECK_EQ(t_ring_count(ctx), 0);
+	t_stall_release();
+	t_join(thread);
+	CHECK_RET(t_reap_one(ctx), 1);
 	after = t_stall_counts();
 	CHECK(after.writes > before.writes);
 	CHECK(after.fsyncs > before.fsyncs);
-	CHECK_RET(t_reap_one(ctx), 1);
-	t_join(thread);
 }
 
 TEST(o_sync_write_is_durable_at_its_event)
@@ -796,4 +806,133 @@ TEST(nothing_is_printed)
 	CHECK_EQ(st.st_size, 0);
 	CHECK_EQ(fstat(err, &st), 0);
 	CHECK_EQ(st.st_size, 0);
+}
+
+/* ---- descriptor tables ---- */
+
+struct own_table {
+	io_context_t ctx;
+	const char *mine;
+	int number;
+	bool direct;
+};
+
+/* In a thread whose descriptor table is its own, a number means another file than elsewhere in the process. */
+static void *read_in_own_table(void *arg)
+{
+	const struct own_table *t = arg;
+	char *buf = t_pages(16 * 4096);
+	static struct iocb iocbs[16];
+	struct iocb *list[16];
+	struct io_event events[16];
+	int fd;
+
+	CHECK_EQ(unshare(CLONE_FILES), 0);
+	fd = open(t->mine, t->direct ? O_RDONLY | O_DIRECT : O_RDONLY);
+	CHECK(fd >= 0);
+	CHECK_EQ(dup2(fd, t->number), t->number);
+	for (int round = 0; round < 8; round++) {
+		CHECK_EQ(posix_fadvise(t->number, 0, 0, POSIX_FADV_DONTNEED), 0);
+		for (int i = 0; i < 16; i++) {
+			io_prep_pread(&iocbs[i], t->number, buf + i * 4096, 4096, i * 4096);
+			list[i] = &iocbs[i];
+		}
+		CHECK_RET(io_submit(t->ctx, 16, list), 16);
+		t_reap(t->ctx, 16, events);
+		for (int i = 0; i < 16; i++) {
+			int which = (int)((struct iocb *)events[i].obj - iocbs);
+
+			if (t_res(&events[i]) == -EBADF && DIFFERS("own-descriptor-table"))
+				continue;
+			CHECK_EQ(t_res(&events[i]), 4096);
+			t_check_pattern(buf + which * 4096, 4096, 0, (size_t)which * 4096);
+		}
+		memset(buf, 0, 16 * 4096);
+	}
+	return NULL;
+}
+
+static void check_own_table(const char *directory, bool direct)
+{
+	char path[4096];
+	struct own_table t = { .ctx = t_context(16), .mine = path, .direct = direct };
+	static char zeros[16 * 4096];
+	int other;
+
+	snprintf(path, sizeof(path), "%s/own-table-%d", directory, (int)getpid());
+	CHECK_EQ(fsync(t_file(path, 16 * 4096)), 0);
+	other = t_open("other", O_RDWR | O_CREAT);
+	CHECK_EQ(write(other, zeros, sizeof(zeros)), sizeof(zeros));
+	t.number = other;
+	/* Requests of the main thread first, so that helpers exist and have seen that number. */
+	use_file(t.ctx, t_file("first", 32 * 4096));
+	t_join(t_thread(read_in_own_table, &t));
+	CHECK_EQ(unlink(path), 0);
+}
+
+TEST(thread_with_a_descriptor_table_of_its_own)
+{
+	check_own_table(t_directory("LAS_TEST_EXT4"), false);
+}
+
+TEST(thread_with_a_descriptor_table_of_its_own_direct)
+{
+	check_own_table(t_directory("LAS_TEST_EXT4"), true);
+}
+
+TEST(thread_with_a_descriptor_table_of_its_own_that_must_wait)
+{
+	t_stall_delay(1);
+	check_own_table(t_stall(), false);
+	t_stall_delay(0);
+}
+
+TEST(program_closes_every_descriptor_while_polls_wait)
+{
+	io_context_t ctx = t_context(8);
+	struct iocb iocb;
+	int ends[2];
+
+	CHECK_EQ(pipe(ends), 0);
+	CHECK_EQ(dup2(ends[1], 20), 20);
+	io_prep_poll(&iocb, ends[0], 1);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_sleep_ms(10);
+	/* As daemons do when they start; the poll's own file goes too, but the kernel holds it. */
+	CHECK_EQ((int)syscall(SYS_close_range, 3u, 19u, 0), 0);
+	CHECK_EQ((int)syscall(SYS_close_range, 21u, ~0u, 0), 0);
+	signal(SIGPIPE, SIG_IGN);
+	if (DIFFERS("descriptors-while-waiting")) {
+		struct timespec wait = { 0, 200000000 };
+		struct io_event event;
+		ssize_t ignored = write(20, "x", 1);
+
+		(void)ignored;
+		/* What must not happen: a crash, a busy loop, a context that cannot be used or destroyed any more. */
+		CHECK(io_getevents(ctx, 1, 1, &event, &wait) >= 0);
+		t_file("after", 4096);
+		use_file(ctx, t_file("data", 32 * 4096));
+		CHECK_RET(io_destroy(ctx), 0);
+	} else {
+		CHECK_EQ(write(20, "x", 1), 1);
+		CHECK(t_reap_one(ctx) & 1);
+	}
+	_exit(0);
+}
+
+TEST(polls_work_after_the_program_closed_every_descriptor)
+{
+	io_context_t ctx = t_context(8);
+	struct iocb iocb;
+	int ends[2];
+
+	for (int round = 0; round < 3; round++) {
+		CHECK_EQ(pipe(ends), 0);
+		io_prep_poll(&iocb, ends[0], 1);
+		CHECK_RET(t_submit(ctx, &iocb), 1);
+		CHECK_EQ(write(ends[1], "x", 1), 1);
+		CHECK(t_reap_one(ctx) & 1);
+		CHECK_EQ((int)syscall(SYS_close_range, 3u, ~0u, 0), 0);
+	}
+	_exit(0);
 }

@@ -42,6 +42,17 @@ TEST(statistics_prove_who_answered)
 	CHECK(strchr(text, '\n') == text + strlen(text) - 1);
 }
 
+TEST(helper_makes_no_context)
+{
+}
+
+TEST(process_without_contexts_writes_no_statistics)
+{
+	setenv("LIBAIO_SHIM_STATS", "stats.json", 1);
+	CHECK(WIFEXITED(t_again("helper_makes_no_context")));
+	CHECK(access("stats.json", F_OK) != 0);
+}
+
 TEST(a_read_and_a_write)
 {
 	io_context_t ctx = t_context(8);

@@ -721,3 +721,167 @@ TEST(daemonised_process_uses_aio)
 	CHECK_EQ(read(ends[0], &byte, 1), 1);
 	CHECK_EQ(byte, 'k');
 }
+
+/* ---- under load, stopped, waited for ---- */
+
+static int keep_going = 1;
+
+static void *submit_and_reap_for_ever(void *arg)
+{
+	io_context_t ctx = NULL;
+	unsigned char byte;
+
+	CHECK_RET(io_setup(8, &ctx), 0);
+	while (__atomic_load_n(&keep_going, __ATOMIC_ACQUIRE)) {
+		posix_fadvise(*(int *)arg, 0, 0, POSIX_FADV_DONTNEED);
+		CHECK_RET(t_pread(ctx, *(int *)arg, &byte, 1, 40000), 1);
+		CHECK_EQ(byte, t_byte(0, 40000));
+	}
+	CHECK_RET(io_destroy(ctx), 0);
+	return NULL;
+}
+
+TEST(fork_while_other_threads_submit_and_reap)
+{
+	pthread_t threads[3];
+	int fd = t_file("data", 65536);
+
+	for (int i = 0; i < 3; i++)
+		threads[i] = t_thread(submit_and_reap_for_ever, &fd);
+	for (int i = 0; i < 50; i++) {
+		pid_t pid = fork();
+
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			io_context_t ctx = NULL;
+			unsigned char byte;
+
+			CHECK_RET(io_setup(8, &ctx), 0);
+			for (unsigned j = 0; j < 5; j++) {
+				CHECK_RET(t_pread(ctx, fd, &byte, 1, j), 1);
+				CHECK_EQ(byte, t_byte(0, j));
+			}
+			CHECK_RET(io_destroy(ctx), 0);
+			_exit(0);
+		}
+		t_wait_ok(pid);
+	}
+	__atomic_store_n(&keep_going, 0, __ATOMIC_RELEASE);
+	for (int i = 0; i < 3; i++)
+		t_join(threads[i]);
+}
+
+TEST(stopped_and_continued_process_sees_no_interrupted_request)
+{
+	enum { COUNT = 8 };
+	int ends[2], ready[2];
+	char byte;
+	pid_t pid;
+
+	t_stall();
+	CHECK_EQ(pipe(ends), 0);
+	CHECK_EQ(pipe(ready), 0);
+	for (int i = 0; i < 2; i++) {
+		t_own(ends[i]);
+		t_own(ready[i]);
+	}
+	pid = fork();
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		io_context_t ctx = t_context(16);
+		int fd = t_stall_file("stopped", 65536, O_RDONLY | O_DIRECT);
+		char *buf = t_pages(COUNT * 4096);
+		static struct iocb iocbs[COUNT + 1];
+		struct io_event events[COUNT + 1];
+		int got = 0;
+
+		io_prep_poll(&iocbs[COUNT], ends[0], POLLIN);
+		CHECK_RET(t_submit(ctx, &iocbs[COUNT]), 1);
+		t_stall_hold();
+		for (int i = 0; i < COUNT; i++) {
+			io_prep_pread(&iocbs[i], fd, buf + i * 4096, 4096, i * 4096);
+			CHECK_RET(t_submit(ctx, &iocbs[i]), 1);
+		}
+		t_stall_wait(COUNT);
+		CHECK_EQ(write(ready[1], "r", 1), 1);
+		while (got < COUNT + 1) {
+			int n = io_getevents(ctx, 1, COUNT + 1 - got, events + got, NULL);
+
+			CHECK(n > 0 || n == -EINTR);
+			got += n > 0 ? n : 0;
+		}
+		for (int i = 0; i < got; i++)
+			CHECK(events[i].obj == &iocbs[COUNT] ? t_res(&events[i]) & POLLIN : t_res(&events[i]) == 4096);
+		t_check_pattern(buf, COUNT * 4096, 0, 0);
+		_exit(0);
+	}
+	CHECK_EQ(read(ready[0], &byte, 1), 1);
+	for (int i = 0; i < 10; i++) {
+		int status;
+
+		/* A thread inside the file system stops when that answers; the others at once. */
+		CHECK_EQ(kill(pid, SIGSTOP), 0);
+		if (i == 0)
+			t_stall_release();
+		CHECK_EQ(waitpid(pid, &status, WUNTRACED), pid);
+		CHECK(WIFSTOPPED(status));
+		CHECK_EQ(kill(pid, SIGCONT), 0);
+		usleep(2000);
+	}
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	t_wait_ok(pid);
+}
+
+static void *wait_for_ever(void *arg)
+{
+	struct io_event event;
+
+	io_getevents(arg, 1, 1, &event, NULL);
+	return NULL;
+}
+
+TEST(helper_exits_while_a_thread_waits)
+{
+	io_context_t ctx = t_context(8);
+
+	pending_poll(ctx);
+	t_thread(wait_for_ever, ctx);
+	t_sleep_ms(20);
+	exit(0);
+}
+
+TEST(exit_while_a_thread_waits)
+{
+	for (int i = 0; i < 5; i++)
+		CHECK_EQ(self_with("helper_exits_while_a_thread_waits"), 0);
+}
+
+static int stop_submitting;
+
+static void *submit_while_exiting(void *arg)
+{
+	io_context_t ctx = NULL;
+	int fd = *(int *)arg;
+	char byte;
+
+	CHECK_RET(io_setup(8, &ctx), 0);
+	while (!__atomic_load_n(&stop_submitting, __ATOMIC_ACQUIRE))
+		t_pread(ctx, fd, &byte, 1, 0);
+	return NULL;
+}
+
+TEST(helper_exits_while_threads_submit)
+{
+	int fd = open("/proc/self/exe", O_RDONLY);
+
+	for (int i = 0; i < 4; i++)
+		t_thread(submit_while_exiting, &fd);
+	t_sleep_ms(10);
+	exit(0);
+}
+
+TEST(exit_while_threads_submit)
+{
+	for (int i = 0; i < 5; i++)
+		CHECK_EQ(self_with("helper_exits_while_threads_submit"), 0);
+}

@@ -406,6 +406,120 @@ TEST(vector_segment_unmapped_is_an_efault_event)
 	CHECK_RET(t_run(ctx, &iocb), -EFAULT);
 }
 
+TEST(vectors_of_enormous_length_answer_as_preadv_does)
+{
+	io_context_t ctx = t_context(1);
+	struct iocb iocb;
+	int fd = t_file("data", 5000), answer;
+	char *buf = t_pages(16384);
+	struct iovec iov[] = { { buf, 16384 }, { buf, SSIZE_MAX }, { buf, SSIZE_MAX } };
+	ssize_t want = preadv(fd, iov, 3, 0);
+
+	if (want < 0)
+		want = -errno;
+	io_prep_preadv(&iocb, fd, iov, 3, 0);
+	answer = t_submit(ctx, &iocb);
+	if (answer == 1)
+		answer = (int)t_reap_one(ctx);
+	CHECK_EQ(answer, want);
+}
+
+TEST(newer_flags_answer_as_the_system_call_does)
+{
+	const unsigned flags[] = { 0x20 /* RWF_NOAPPEND */, 0x40 /* RWF_ATOMIC */, 0x80 /* RWF_DONTCACHE */,
+		                   0x100 /* RWF_NOSIGNAL */, 0x200 };
+	const char *const variables[] = { "LAS_TEST_EXT4", "LAS_TEST_XFS", "LAS_TEST_TMPFS" };
+
+	for (size_t v = 0; v < sizeof(variables) / sizeof(variables[0]); v++) {
+		for (size_t i = 0; i < sizeof(flags) / sizeof(flags[0]) * 2; i++) {
+			io_context_t ctx = t_context(1);
+			char path[4096], byte = 'x';
+			struct iovec iov = { &byte, 1 };
+			struct iocb iocb;
+			int fd, answer;
+			ssize_t want;
+
+			snprintf(path, sizeof(path), "%s/flags", t_directory(variables[v]));
+			fd = t_file(path, 4096);
+			want = i % 2 ? pwritev2(fd, &iov, 1, 0, (int)flags[i / 2])
+			             : preadv2(fd, &iov, 1, 0, (int)flags[i / 2]);
+			if (want < 0)
+				want = -errno;
+			if (i % 2)
+				io_prep_pwrite(&iocb, fd, &byte, 1, 0);
+			else
+				io_prep_pread(&iocb, fd, &byte, 1, 0);
+			iocb.aio_rw_flags = flags[i / 2];
+			answer = t_submit(ctx, &iocb);
+			if (answer == 1)
+				answer = (int)t_reap_one(ctx);
+			if (answer != want)
+				FAIL("%s, %s with flag %#x: %d, system call %zd", variables[v],
+				     i % 2 ? "write" : "read", flags[i / 2], answer, want);
+			CHECK_EQ(unlink(path), 0);
+		}
+	}
+}
+
+TEST(noappend_flag_writes_at_the_offset)
+{
+	io_context_t ctx = t_context(1);
+	struct iocb iocb;
+	struct iovec iov;
+	char byte = 'x', back;
+	struct stat st;
+	int fd = t_file("data", 64);
+
+	fd = t_open("data", O_RDWR | O_APPEND);
+	iov = (struct iovec){ &byte, 0 };
+	if (pwritev2(fd, &iov, 1, 0, 0x20) < 0)
+		SKIP("n/a: this kernel has no RWF_NOAPPEND");
+	io_prep_pwrite(&iocb, fd, &byte, 1, 10);
+	iocb.aio_rw_flags = 0x20;
+	CHECK_RET(t_run(ctx, &iocb), 1);
+	CHECK_EQ(fstat(fd, &st), 0);
+	CHECK_EQ(st.st_size, 64);
+	CHECK_EQ(pread(fd, &back, 1, 10), 1);
+	CHECK_EQ(back, 'x');
+}
+
+/* ---- memory that is mapped but has nothing behind it ---- */
+
+static void *truncated_mapping(void)
+{
+	int fd = t_file("truncated", 4096);
+	void *map = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	CHECK(map != MAP_FAILED);
+	CHECK_EQ(ftruncate(fd, 0), 0);
+	return map;
+}
+
+TEST(pointers_into_a_truncated_mapping_are_efault)
+{
+	io_context_t ctx = t_context(8);
+	int fd = t_file("data", 64);
+	void *hole = truncated_mapping();
+	struct iocb iocb;
+	char byte;
+
+	CHECK_RET(io_setup(1, hole), -EFAULT);
+	CHECK_RET(io_submit(ctx, 1, hole), -EFAULT);
+	CHECK_RET(t_submit(ctx, hole), -EFAULT);
+	io_prep_preadv(&iocb, fd, hole, 2, 0);
+	CHECK_RET(t_submit(ctx, &iocb), -EFAULT);
+	CHECK_RET(t_pread(ctx, fd, hole, 16, 0), -EFAULT);
+	CHECK_RET(t_pwrite(ctx, fd, hole, 16, 0), -EFAULT);
+	CHECK_RET(io_cancel(ctx, hole, hole), -EFAULT);
+	io_prep_pread(&iocb, fd, &byte, 1, 0);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	t_ring_wait(ctx, 1);
+	CHECK_RET(any_getevents(ctx, 1, 1, hole, NULL), -EFAULT);
+	CHECK_RET(any_getevents(ctx, 1, 1, &(struct io_event){ 0 }, hole), -EFAULT);
+	CHECK_RET(io_pgetevents(ctx, 1, 1, &(struct io_event){ 0 }, NULL, hole), -EFAULT);
+	CHECK_RET(t_reap_one(ctx), 1);
+}
+
 /* ---- fsync ---- */
 
 TEST(fsync_and_fdsync_give_zero)

@@ -472,25 +472,46 @@ int64_t t_now_ms(void)
 	return (int64_t)now.tv_sec * 1000 + now.tv_nsec / 1000000;
 }
 
+static bool read_task(pid_t tid, const char *name, char *text, size_t bytes)
+{
+	char path[64];
+	ssize_t n;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/%s", (int)tid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return false;
+	n = read(fd, text, bytes - 1);
+	close(fd);
+	text[n > 0 ? n : 0] = 0;
+	return n > 0;
+}
+
+/* A thread may also sleep on its way to the wait, in clone or in mmap; a signal sent then would come too early. */
+static bool is_waiting_call(long number)
+{
+	const long calls[] = { SYS_futex, SYS_io_getevents, SYS_io_pgetevents, SYS_ppoll, SYS_epoll_pwait };
+
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++)
+		if (number == calls[i])
+			return true;
+	return false;
+}
+
 void t_wait_asleep(pid_t tid)
 {
-	char path[64], text[512];
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/stat", (int)tid);
-	for (;;) {
-		int fd = open(path, O_RDONLY | O_CLOEXEC);
-		ssize_t n;
+	for (;; usleep(200)) {
+		char stat[512], call[256];
 		char *state;
 
-		CHECK(fd >= 0);
-		n = read(fd, text, sizeof(text) - 1);
-		close(fd);
-		CHECK(n > 0);
-		text[n] = 0;
-		state = strrchr(text, ')');
-		if (state && (state[2] == 'S' || state[2] == 'D'))
+		CHECK(read_task(tid, "stat", stat, sizeof(stat)));
+		state = strrchr(stat, ')');
+		if (!state || state[2] != 'S')
+			continue;
+		/* Not every kernel tells the system call. */
+		if (!read_task(tid, "syscall", call, sizeof(call)) || is_waiting_call(atol(call)))
 			return;
-		usleep(200);
 	}
 }
 
