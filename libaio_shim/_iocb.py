@@ -106,7 +106,9 @@ class Iocb(ctypes.Structure):
         resfd: int
         """The eventfd of the context that it was last submitted to, -1 if that had none."""
 
-        def __hash__(self) -> int: ...
+        def __hash__(self) -> int:
+            """By identity."""
+            ...
     else:
         __hash__ = object.__hash__
 

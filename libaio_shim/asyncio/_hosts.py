@@ -25,6 +25,7 @@ class Request(Protocol):
 
     done: bool
     result: int
+    host: Host | None
     waiter: Any
 
 
@@ -101,9 +102,10 @@ class AsyncioHost(Host):
     async def wait(self, guest: Guest, request: Request, abandon: bool) -> int:
         cancelled: asyncio.CancelledError | None = None
         while not request.done:
-            request.waiter = self.owner.create_future()
+            request.waiter = waiter = self.owner.create_future()
+            request.host = self
             try:
-                await request.waiter
+                await waiter
             except asyncio.CancelledError as error:
                 # A second one changes nothing: the request has to finish.
                 if cancelled is None:
@@ -111,7 +113,7 @@ class AsyncioHost(Host):
                     if guest.take_back(request) or abandon:
                         break
             finally:
-                request.waiter = None
+                request.host = request.waiter = None
         if cancelled is not None:
             try:
                 raise cancelled
@@ -190,14 +192,15 @@ def _make_trio_host(trio: Any) -> Host:
             def abort(raiser: Any) -> Any:
                 nonlocal raise_cancel
                 # trio reschedules the task if we say so; an event found by take_back must not do it, too.
-                request.waiter = None
+                request.host = None
                 if guest.take_back(request) or abandon:
                     return trio.lowlevel.Abort.SUCCEEDED
-                request.waiter = task
+                request.host = self
                 raise_cancel = raiser
                 return trio.lowlevel.Abort.FAILED
 
-            task = request.waiter = trio.lowlevel.current_task()
+            request.host = self
+            request.waiter = trio.lowlevel.current_task()
             await trio.lowlevel.wait_task_rescheduled(abort)
             if raise_cancel is not None:
                 raise_cancel()

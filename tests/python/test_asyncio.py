@@ -558,7 +558,7 @@ def test_two_loops_at_once_are_refused(stall: Stall, stalled_fd: int) -> None:
 
     asyncio.run(main())
     ctx.close()
-    assert errors == ["the context is in use by another event loop"]
+    assert errors == ["the context is in use by an event loop of another thread"]
 
 
 def test_no_loop_is_an_error(fd: int) -> None:

@@ -54,9 +54,12 @@ def wrong(context: Context) -> None:
 @pytest.fixture
 def package(tmp_path: Path) -> Path:
     """The binding alone, without the tools that live in the same package."""
-    shutil.copytree(
-        ROOT / "libaio_shim", tmp_path / "libaio_shim", ignore=shutil.ignore_patterns("bench", "lib", "__pycache__")
-    )
+    source, target = ROOT / "libaio_shim", tmp_path / "libaio_shim"
+    target.mkdir()
+    for path in [*source.glob("_*.py"), source / "caio.py", source / "py.typed"]:
+        if path.name != "__main__.py":
+            shutil.copy(path, target)
+    shutil.copytree(source / "asyncio", target / "asyncio", ignore=shutil.ignore_patterns("__pycache__"))
     return tmp_path
 
 
