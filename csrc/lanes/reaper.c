@@ -10,11 +10,10 @@
 #include "lanes/reaper.h"
 
 #include <errno.h>
-#include <poll.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
-#include <sys/uio.h>
 
 #include "base/futex.h"
 #include "base/lock.h"
@@ -30,7 +29,7 @@
 static struct {
 	struct las_lock lock;
 	bool thread;
-	struct las_hold *eventfd; /* while it is awake and somebody asked for it */
+	struct las_hold *eventfd, *epoll; /* while it is awake and somebody asked for them; both or none */
 	uint32_t awake;           /* atomic; a futex: 0 asleep, else looking; 1 and 2 take turns when an eventfd comes */
 } reaper;
 
@@ -48,37 +47,57 @@ static unsigned look(void)
 /* Waits for an event that was announced, or for the next look. */
 static void wait_for_event(void)
 {
-	struct las_hold *eventfd;
-	uint64_t count;
-	struct iovec iov = { &count, sizeof(count) };
-	struct timespec look = { 0, LOOK_NS };
-	struct pollfd p = { .events = POLLIN };
+	struct epoll_event report;
+	struct las_hold *epoll;
 	uint32_t awake;
 
 	las_lock(&reaper.lock);
-	eventfd = reaper.eventfd;
+	epoll = reaper.epoll;
 	awake = las_load_relaxed(&reaper.awake); /* changed under the lock when an eventfd comes */
 	las_unlock(&reaper.lock);
 	/* Only this thread closes it, so it stays good without a reference. */
-	if (!eventfd) {
+	if (epoll)
+		las_sys.epoll_pwait(epoll->fd, &report, 1, LOOK_NS / 1000000, NULL);
+	else
 		las_futex_wait(&reaper.awake, awake, las_now_ns() + LOOK_NS);
-		return;
-	}
-	p.fd = eventfd->fd;
-	if (las_sys.ppoll(&p, 1, &look, NULL) > 0)
-		las_sys.preadv2(eventfd->fd, &iov, 1, -1, 0);
 }
 
 static void close_eventfd(void)
 {
-	struct las_hold *eventfd;
+	struct las_hold *eventfd, *epoll;
 
 	las_lock(&reaper.lock);
 	eventfd = reaper.eventfd;
-	reaper.eventfd = NULL;
+	epoll = reaper.epoll;
+	reaper.eventfd = reaper.epoll = NULL;
 	las_unlock(&reaper.lock);
 	if (eventfd)
 		las_hold_put(eventfd);
+	if (epoll)
+		las_hold_put(epoll);
+}
+
+/*
+ * The eventfd is watched edge-triggered: each announcement wakes once, and
+ * nobody has to read the counter, which the kernel lets grow without end.
+ */
+static void open_eventfd_locked(void)
+{
+	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	long epoll = las_sys.epoll_create1(EPOLL_CLOEXEC), fd;
+
+	if (epoll < 0 || las_hold_adopt((int)epoll, &reaper.epoll) < 0)
+		return;
+	fd = las_sys.eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	if (fd < 0 || las_hold_adopt((int)fd, &reaper.eventfd) < 0)
+		goto close_epoll;
+	if (las_sys.epoll_ctl(reaper.epoll->fd, EPOLL_CTL_ADD, reaper.eventfd->fd, &event) == 0)
+		return;
+	las_hold_put(reaper.eventfd);
+	reaper.eventfd = NULL;
+close_epoll:
+	las_hold_put(reaper.epoll);
+	reaper.epoll = NULL;
 }
 
 /* Sleeps until somebody watches: false when the thread is to end. */
@@ -153,14 +172,13 @@ void las_reaper_watch(void)
 struct las_hold *las_reaper_get(void)
 {
 	struct las_hold *eventfd = NULL;
-	long fd;
 
 	las_lock(&reaper.lock);
 	if (!see_to_thread_locked())
 		goto unlock;
 	if (!reaper.eventfd) {
-		fd = las_sys.eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK);
-		if (fd < 0 || las_hold_adopt((int)fd, &reaper.eventfd) < 0)
+		open_eventfd_locked();
+		if (!reaper.eventfd)
 			goto unlock;
 		/* From now on the descriptor wakes it; if it sleeps on the word, that has to change once. */
 		las_store_release(&reaper.awake, las_load_relaxed(&reaper.awake) ^ 3);
