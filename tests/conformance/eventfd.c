@@ -244,17 +244,17 @@ static void check_full(int flags)
 		CHECK(count == UINT64_MAX);
 }
 
-TEST(full_one_never_blocks)
+TEST(full_eventfd_never_blocks)
 {
 	check_full(0);
 }
 
-TEST(full_nonblocking_one_never_loses_the_event)
+TEST(full_nonblocking_eventfd_never_loses_the_event)
 {
 	check_full(EFD_NONBLOCK);
 }
 
-TEST(full_one_does_not_stop_other_requests)
+TEST(full_eventfd_does_not_stop_other_requests)
 {
 	io_context_t ctx = t_context(64);
 	int full = full_eventfd(0), fd = t_file("data", 4096);

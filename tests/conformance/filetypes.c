@@ -232,6 +232,33 @@ TEST(socket_vectors_are_one_message)
 	CHECK_EQ(memcmp(back, "abcde", 5), 0);
 }
 
+TEST(socket_with_an_offset_is_espipe)
+{
+	io_context_t ctx = t_context(8);
+	int ends[2];
+	char buf[8];
+
+	sockets(SOCK_STREAM | SOCK_NONBLOCK, ends);
+	CHECK_RET(t_pwrite(ctx, ends[0], "text", 4, 1), -ESPIPE);
+	CHECK_RET(t_pwrite(ctx, ends[0], "text", 4, 0), 4);
+	CHECK_RET(t_pread(ctx, ends[1], buf, 8, 1), -ESPIPE);
+	CHECK_RET(t_pread(ctx, ends[1], buf, 8, 0), 4);
+	CHECK_EQ(memcmp(buf, "text", 4), 0);
+}
+
+TEST(other_streams_ignore_the_offset)
+{
+	io_context_t ctx = t_context(8);
+	int efd = t_own(eventfd(3, EFD_NONBLOCK));
+	uint64_t count = 0;
+	char byte;
+
+	CHECK_RET(t_pread(ctx, efd, &count, 8, 1000), 8);
+	CHECK_EQ(count, 3);
+	CHECK_RET(t_pread(ctx, t_open("/dev/zero", O_RDONLY), &byte, 1, 1000), 1);
+	CHECK_RET(t_pwrite(ctx, t_open("/dev/null", O_WRONLY), "x", 1, 1000), 1);
+}
+
 TEST(unconnected_tcp_socket)
 {
 	signal(SIGPIPE, SIG_IGN);

@@ -58,6 +58,17 @@ def test_every_difference_that_the_code_claims_is_documented() -> None:
     assert {name: where for name, where in code_tags().items() if name not in documented()} == {}
 
 
+def test_cases_that_the_code_names_exist() -> None:
+    """A comment that says "(test: program.case)" must not point at a case that was renamed."""
+    programs = {source.stem for source in conformance.programs()}
+    missing = []
+    for path in CODE:
+        for comment in re.findall(r"\(tests?:([^)]*)\)", path.read_text()):
+            named = re.findall(r"\b(\w+)\.(\w+)\b", comment)
+            missing += [f"{path.name}: {a}.{b}" for a, b in named if a in programs and f"{a}.{b}" not in all_cases()]
+    assert missing == []
+
+
 def test_documented_tests_exist() -> None:
     """The sections name cases that are there."""
     for name, section in documented().items():
