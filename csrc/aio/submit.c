@@ -15,9 +15,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "aio/complete.h"
 #include "aio/request.h"
@@ -26,11 +24,11 @@
 #include "base/sys.h"
 #include "base/umem.h"
 #include "lanes/crew.h"
-#include "lanes/head.h"
 #include "lanes/native.h"
 #include "lanes/pollset.h"
 #include "lanes/predictor.h"
 #include "lanes/reaper.h"
+#include "lanes/route.h"
 #include "lanes/order.h"
 
 #define UNWAITED 4 /* submissions in a row without a wait, more than its depth, that make a program one that only peeks */
@@ -95,153 +93,6 @@ static void post(struct submission *s, const struct candidate *c, long result)
 	las_complete_post(s->ctx, &event, true);
 	if (c->eventfd)
 		s->raises[c->eventfd - s->eventfds.files]++;
-}
-
-static bool is_append(const struct las_file *file, const struct las_op *op)
-{
-	return op->kind == LAS_OP_WRITE && (file->flags & O_APPEND || op->rw_flags & RWF_APPEND);
-}
-
-/* A write that has to be on disk before it is reported waits for the device, NOWAIT or not. */
-static bool is_durable(const struct candidate *c)
-{
-	return c->op.kind == LAS_OP_WRITE &&
-	       (c->file->flags & (O_DSYNC | O_SYNC) || c->op.rw_flags & (RWF_DSYNC | RWF_SYNC));
-}
-
-static enum las_verdict route_sync(struct candidate *c, long *result)
-{
-	int err = las_file_refresh(c->file);
-
-	if (!err)
-		err = las_file_look(c->file);
-
-	if (!err && !las_file_fsync_inline(c->file))
-		return LAS_PASS;
-	*result = err ? err : las_op_run(&c->op, c->file->fd);
-	return *result == -EINVAL ? LAS_REFUSE : LAS_DONE;
-}
-
-/* Where NOWAIT is of no use: in memory, or predicted not to block. */
-static bool may_guess(struct candidate *c)
-{
-	struct las_file *file = c->file;
-
-	if (!(las_config.lanes & LAS_LANE_HEAD) || las_config.inline_mode == LAS_INLINE_NEVER || file->stream ||
-	    c->op.rw_flags & RWF_NOWAIT || is_durable(c))
-		return false;
-	return las_file_medium(file) == 0 && las_predict(file, &c->op);
-}
-
-static bool waits_for_device(const struct las_file *file)
-{
-	return las_file_direct(file) && !(file->bare && file->medium == LAS_MEDIUM_MEMORY);
-}
-
-/* A write is rarely promised not to block, by any file system; it is guessed, or tried if guessing is not wanted. */
-static enum las_verdict route_write(struct candidate *c, bool append, long *result)
-{
-	if (!(las_config.lanes & LAS_LANE_HEAD) || waits_for_device(c->file) || is_durable(c))
-		return LAS_PASS;
-	if (may_guess(c))
-		return las_head_guess(&c->op, c->file, result);
-	return append ? LAS_PASS : las_head_try(&c->op, c->file, result);
-}
-
-static enum las_verdict route_read(struct candidate *c, long *result)
-{
-	enum las_verdict verdict = LAS_PASS;
-
-	if (!(las_config.lanes & LAS_LANE_HEAD) || waits_for_device(c->file))
-		return LAS_PASS;
-	if (las_file_direct(c->file))
-		return may_guess(c) ? las_head_guess(&c->op, c->file, result) : LAS_PASS;
-	if (!c->file->refuses_nowait) {
-		verdict = las_head_try(&c->op, c->file, result);
-		c->tried = !c->file->refuses_nowait;
-	}
-	if (verdict == LAS_PASS && c->file->refuses_nowait && may_guess(c))
-		verdict = las_head_guess(&c->op, c->file, result);
-	return verdict;
-}
-
-static long look(struct candidate *c)
-{
-	int err = las_file_refresh(c->file);
-
-	return err ? err : las_file_look(c->file);
-}
-
-static enum las_verdict route_rw(struct candidate *c, long *result)
-{
-	struct las_file *file = c->file;
-	bool append = is_append(file, &c->op);
-	enum las_verdict verdict;
-
-	/* Without a try by the head lane, nobody else finds out what the file is. */
-	if (append || is_durable(c) || !(las_config.lanes & LAS_LANE_HEAD)) {
-		*result = look(c);
-		if (*result)
-			return LAS_REFUSE;
-	}
-	if (las_unlikely(c->op.bytes == 0 || c->op.rw_flags)) {
-		/* Nothing to move hides what the file cannot do; flags may ask for more than it can. */
-		*result = look(c);
-		if (!*result && c->op.rw_flags)
-			*result = las_file_check_flags(file, &c->op);
-		if (!*result && c->op.bytes == 0)
-			*result = las_file_check_op(file, &c->op);
-		if (*result)
-			return LAS_REFUSE;
-	}
-	if (append && las_order_busy(file, c->op.kind))
-		return LAS_PASS;
-	/* A stream's readiness is found by trying, whatever lanes are on. */
-	if (file->stream || c->op.rw_flags & RWF_NOWAIT)
-		verdict = las_head_try(&c->op, file, result);
-	else if (c->op.kind == LAS_OP_WRITE)
-		verdict = route_write(c, append, result);
-	else
-		verdict = route_read(c, result);
-	if (verdict != LAS_PASS)
-		return verdict;
-	/* O_DIRECT stands for a file or a block device; the others are looked at. */
-	*result = las_file_direct(file) && !(c->op.rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, &c->op);
-	if (*result)
-		return LAS_REFUSE;
-	if (file->stream) /* the check may have found that out */
-		c->op.offset = -1;
-	/* The program's own NOWAIT, and O_NONBLOCK on a stream, do not block either. */
-	if (!(c->op.rw_flags & RWF_NOWAIT) && !(file->stream && file->flags & O_NONBLOCK))
-		return LAS_PASS;
-	*result = las_op_run(&c->op, file->fd);
-	return LAS_DONE;
-}
-
-static enum las_verdict route_poll(struct candidate *c, long *result)
-{
-	enum las_verdict verdict = las_head_try(&c->op, c->file, result);
-
-	/* KERNEL: a file that never calls back cannot be waited for (test: poll.what_can_never_come_is_einval). */
-	if (verdict == LAS_PASS && look(c) == 0 &&
-	    (las_file_bounded(c->file) || (S_ISCHR(c->file->mode) && !las_pollset_pollable(c->file->fd)))) {
-		*result = -EINVAL;
-		return LAS_REFUSE;
-	}
-	return verdict;
-}
-
-static enum las_verdict route(struct candidate *c, long *result)
-{
-	switch (c->op.kind) {
-	case LAS_OP_FSYNC:
-	case LAS_OP_FDSYNC:
-		return route_sync(c, result);
-	case LAS_OP_POLL:
-		return route_poll(c, result);
-	default:
-		return route_rw(c, result);
-	}
 }
 
 static int hold_eventfd(struct submission *s, struct candidate *c, struct las_req *req)
@@ -322,7 +173,7 @@ static int16_t priority_of_thread(struct submission *s)
 static void dispatch(struct submission *s, struct las_file *file, struct las_req *req)
 {
 	/* All eventfds, timerfds and their like share one inode, and have no order among them to keep. */
-	bool in_line = las_op_is_rw(&req->op) && ((file->stream && !las_file_anonymous(file)) || is_append(file, &req->op));
+	bool in_line = las_op_is_rw(&req->op) && ((file->stream && !las_file_anonymous(file)) || las_route_is_append(file, &req->op));
 
 	req->priority = priority_of_thread(s);
 	req->pollable = !req->bounded && !file->refuses_nowait;
@@ -435,7 +286,7 @@ static bool enqueue_native(struct submission *s, struct candidate *c)
 	bool hold;
 
 	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) ||
-	    is_append(c->file, &c->op) || waits_for_writes(c) || !native_of(s->ctx))
+	    las_route_is_append(c->file, &c->op) || waits_for_writes(c) || !native_of(s->ctx))
 		return false;
 	/* A late refusal would go to the crew; with other threads about, any may come late. */
 	hold = las_op_is_rw(&c->op) && (las_native_needs_hold(&c->op) || las_load_relaxed(&s->ctx->shared));
@@ -492,7 +343,7 @@ static int run_or_enqueue(struct submission *s, struct candidate *c)
 	long result = 0;
 	int err;
 
-	switch (route(c, &result)) {
+	switch (las_route(&c->op, c->file, &c->tried, &result)) {
 	case LAS_DONE:
 		post(s, c, result);
 		las_op_fini(&c->op);

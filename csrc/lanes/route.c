@@ -1,0 +1,161 @@
+/*
+ * route.c - see route.h.
+ *
+ * The order of questions is what it costs to ask them: what the flags tell,
+ * then a try that does work if it succeeds, and only then system calls that
+ * do nothing but tell.
+ */
+#include "lanes/route.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <sys/stat.h>
+
+#include "base/atomic.h"
+#include "base/config.h"
+#include "lanes/order.h"
+#include "lanes/pollset.h"
+#include "lanes/predictor.h"
+
+bool las_route_is_append(const struct las_file *file, const struct las_op *op)
+{
+	return op->kind == LAS_OP_WRITE && (file->flags & O_APPEND || op->rw_flags & RWF_APPEND);
+}
+
+/* A write that has to be on disk before it is reported waits for the device, NOWAIT or not. */
+static bool is_durable(const struct las_file *file, const struct las_op *op)
+{
+	return op->kind == LAS_OP_WRITE &&
+	       (file->flags & (O_DSYNC | O_SYNC) || op->rw_flags & (RWF_DSYNC | RWF_SYNC));
+}
+
+/* Makes sure of the flags, and finds the kind. */
+static int look(struct las_file *file)
+{
+	int err = las_file_refresh(file);
+
+	return err ? err : las_file_look(file);
+}
+
+static enum las_verdict route_sync(struct las_op *op, struct las_file *file, long *result)
+{
+	int err = look(file);
+
+	if (!err && !las_file_fsync_inline(file))
+		return LAS_PASS;
+	*result = err ? err : las_op_run(op, file->fd);
+	return *result == -EINVAL ? LAS_REFUSE : LAS_DONE;
+}
+
+/* Where NOWAIT is of no use: in memory, or predicted not to block. */
+static bool may_guess(struct las_op *op, struct las_file *file)
+{
+	if (!(las_config.lanes & LAS_LANE_HEAD) || las_config.inline_mode == LAS_INLINE_NEVER || file->stream ||
+	    op->rw_flags & RWF_NOWAIT || is_durable(file, op))
+		return false;
+	return las_file_medium(file) == 0 && las_predict(file, op);
+}
+
+static bool waits_for_device(const struct las_file *file)
+{
+	return las_file_direct(file) && !(file->bare && file->medium == LAS_MEDIUM_MEMORY);
+}
+
+/* A write is rarely promised not to block, by any file system; it is guessed, or tried if guessing is not wanted. */
+static enum las_verdict route_write(struct las_op *op, struct las_file *file, bool append, long *result)
+{
+	if (!(las_config.lanes & LAS_LANE_HEAD) || waits_for_device(file) || is_durable(file, op))
+		return LAS_PASS;
+	if (may_guess(op, file))
+		return las_head_guess(op, file, result);
+	return append ? LAS_PASS : las_head_try(op, file, result);
+}
+
+static enum las_verdict route_read(struct las_op *op, struct las_file *file, bool *tried, long *result)
+{
+	enum las_verdict verdict = LAS_PASS;
+
+	if (!(las_config.lanes & LAS_LANE_HEAD) || waits_for_device(file))
+		return LAS_PASS;
+	if (las_file_direct(file))
+		return may_guess(op, file) ? las_head_guess(op, file, result) : LAS_PASS;
+	if (!file->refuses_nowait) {
+		verdict = las_head_try(op, file, result);
+		*tried = !file->refuses_nowait;
+	}
+	if (verdict == LAS_PASS && file->refuses_nowait && may_guess(op, file))
+		verdict = las_head_guess(op, file, result);
+	return verdict;
+}
+
+static enum las_verdict route_rw(struct las_op *op, struct las_file *file, bool *tried, long *result)
+{
+	bool append = las_route_is_append(file, op);
+	enum las_verdict verdict;
+
+	/* Without a try by the head lane, nobody else finds out what the file is. */
+	if (append || is_durable(file, op) || !(las_config.lanes & LAS_LANE_HEAD)) {
+		*result = look(file);
+		if (*result)
+			return LAS_REFUSE;
+	}
+	if (las_unlikely(op->bytes == 0 || op->rw_flags)) {
+		/* Nothing to move hides what the file cannot do; flags may ask for more than it can. */
+		*result = look(file);
+		if (!*result && op->rw_flags)
+			*result = las_file_check_flags(file, op);
+		if (!*result && op->bytes == 0)
+			*result = las_file_check_op(file, op);
+		if (*result)
+			return LAS_REFUSE;
+	}
+	if (append && las_order_busy(file, op->kind))
+		return LAS_PASS;
+	/* A stream's readiness is found by trying, whatever lanes are on. */
+	if (file->stream || op->rw_flags & RWF_NOWAIT)
+		verdict = las_head_try(op, file, result);
+	else if (op->kind == LAS_OP_WRITE)
+		verdict = route_write(op, file, append, result);
+	else
+		verdict = route_read(op, file, tried, result);
+	if (verdict != LAS_PASS)
+		return verdict;
+	/* O_DIRECT stands for a file or a block device; the others are looked at. */
+	*result = las_file_direct(file) && !(op->rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, op);
+	if (*result)
+		return LAS_REFUSE;
+	if (file->stream) /* the check may have found that out */
+		op->offset = -1;
+	/* The program's own NOWAIT, and O_NONBLOCK on a stream, do not block either. */
+	if (!(op->rw_flags & RWF_NOWAIT) && !(file->stream && file->flags & O_NONBLOCK))
+		return LAS_PASS;
+	*result = las_op_run(op, file->fd);
+	return LAS_DONE;
+}
+
+static enum las_verdict route_poll(struct las_op *op, struct las_file *file, long *result)
+{
+	enum las_verdict verdict = las_head_try(op, file, result);
+
+	/* KERNEL: a file that never calls back cannot be waited for (test: poll.what_can_never_come_is_einval). */
+	if (verdict == LAS_PASS && look(file) == 0 &&
+	    (las_file_bounded(file) || (S_ISCHR(file->mode) && !las_pollset_pollable(file->fd)))) {
+		*result = -EINVAL;
+		return LAS_REFUSE;
+	}
+	return verdict;
+}
+
+enum las_verdict las_route(struct las_op *op, struct las_file *file, bool *tried, long *result)
+{
+	switch (op->kind) {
+	case LAS_OP_FSYNC:
+	case LAS_OP_FDSYNC:
+		return route_sync(op, file, result);
+	case LAS_OP_POLL:
+		return route_poll(op, file, result);
+	default:
+		return route_rw(op, file, tried, result);
+	}
+}

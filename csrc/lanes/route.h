@@ -1,0 +1,19 @@
+/*
+ * route.h - what can be done about an op here and now, in the caller.
+ *
+ * Runs it in the head lane if that cannot block (or is predicted not to), and
+ * finds what io_submit has to refuse.  What is passed on has to leave the
+ * caller: to the native lane or the crew (aio/submit.c).
+ */
+#ifndef LAS_LANES_ROUTE_H
+#define LAS_LANES_ROUTE_H
+
+#include "lanes/head.h"
+
+/* *tried is set if a NOWAIT read has started to read the pages that it did not find. */
+enum las_verdict las_route(struct las_op *op, struct las_file *file, bool *tried, long *result);
+
+/* A write whose place in the file is its end, so that order matters. */
+bool las_route_is_append(const struct las_file *file, const struct las_op *op);
+
+#endif
