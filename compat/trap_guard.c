@@ -329,16 +329,6 @@ static void answer_probe(bool yes)
 		_exit(yes ? 0 : 1);
 }
 
-/* Where the engine's code lies outside the allowed range, its own calls would be caught: they go through libc's. */
-extern void las_sys_through(long (*libc_syscall)(long number, ...)) __attribute__((weak));
-
-static void open_the_engine(void)
-{
-	if (las_sys_through &&
-	    (engine_start < las_trap_allowed_start || engine_end > las_trap_allowed_start + las_trap_allowed_bytes))
-		las_sys_through(las_next_syscall);
-}
-
 __attribute__((constructor)) static void start(void)
 {
 	struct sigaction ours = { .sa_sigaction = las_trap_on_sigsys, .sa_flags = SA_SIGINFO | SA_NODEFER };
@@ -359,6 +349,5 @@ __attribute__((constructor)) static void start(void)
 		next.sigaction(SIGSYS, &believed, NULL);
 		return;
 	}
-	open_the_engine();
 	pthread_atfork(NULL, NULL, arm_forked_child);
 }
