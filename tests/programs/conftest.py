@@ -38,13 +38,23 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome: Any = yield
     report = outcome.get_result()
+    words = table.words(item)
+    if words:
+        report.user_properties.append(("tried", words))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """In the process that shows the results, also where others run the tests (pytest-xdist)."""
     if report.when == "call" or report.outcome == "failed":
-        table.add_outcome(item, report.outcome)
+        for name, words in report.user_properties:
+            if name == "tried":
+                table.add_outcome(words, report.outcome)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    path = session.config.getoption("--programs-table")
-    if path:
+    # Without a default this would fail where pytest saw this file too late for its option.
+    path = session.config.getoption("--programs-table", None)
+    if path and not hasattr(session.config, "workerinput"):
         path.write_text(table.render())
 
 

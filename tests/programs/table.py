@@ -43,16 +43,21 @@ def tried(program: str, command: str, exercises: str, *, version: str = "") -> p
     return pytest.mark.tried(program=program, command=command, exercises=exercises, version=version)
 
 
-def add_outcome(item: pytest.Item, outcome: str) -> None:
+def words(item: pytest.Item) -> dict[str, str]:
+    """What the marker of a test says, and on which side it runs; empty for a test that is no line of the table."""
     mark = item.get_closest_marker("tried")
     if not mark:
-        return
-    words = mark.kwargs
-    key = f"{words['program']} {words['command']}"
-    row = _rows.setdefault(key, Row(words["program"], words["version"], words["command"], words["exercises"]))
+        return {}
     parameters = getattr(item, "callspec", None)
     side = parameters.params.get("side", "both") if parameters else "both"
-    row.outcomes.setdefault(str(side), []).append(outcome)
+    return {**mark.kwargs, "side": str(side)}
+
+
+def add_outcome(said: dict[str, str], outcome: str) -> None:
+    """Counts one test."""
+    new = Row(said["program"], said["version"], said["command"], said["exercises"])
+    row = _rows.setdefault(f"{new.program} {new.command}", new)
+    row.outcomes.setdefault(said["side"], []).append(outcome)
 
 
 def _result(outcomes: list[str]) -> str:
