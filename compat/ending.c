@@ -15,7 +15,6 @@
  * allocation, and the next function is looked up ahead of time.
  */
 #include <dlfcn.h>
-#include <errno.h>
 #include <libaio_shim.h>
 #include <stdarg.h>
 #include <string.h>
@@ -38,16 +37,20 @@ static void *find(const char *name)
 	return dlsym(RTLD_NEXT, name);
 }
 
+/* Ahead of time, because dlsym is not for signal handlers; libraries whose constructors come earlier call it here. */
 __attribute__((constructor)) static void find_all(void)
 {
-	*(void **)&next.exit = find("_exit");
+	if (next.exit)
+		return;
 	*(void **)&next.execve = find("execve");
 	*(void **)&next.execvpe = find("execvpe");
 	*(void **)&next.fexecve = find("fexecve");
+	*(void **)&next.exit = find("_exit");
 }
 
 __attribute__((noreturn)) static void leave(int status)
 {
+	find_all();
 	las_finish();
 	if (next.exit)
 		next.exit(status);
@@ -67,18 +70,14 @@ EXPORT __attribute__((noreturn)) void _Exit(int status)
 
 static int replace(const char *path, char *const argv[], char *const envp[])
 {
+	find_all();
 	las_finish();
-	if (next.execve)
-		return next.execve(path, argv, envp);
-	return (int)las_next_syscall(SYS_execve, path, argv, envp);
+	return next.execve(path, argv, envp);
 }
 
 static int search_and_replace(const char *file, char *const argv[], char *const envp[])
 {
-	if (!next.execvpe) {
-		errno = ENOSYS; /* before the constructor nobody searches a PATH */
-		return -1;
-	}
+	find_all();
 	las_finish();
 	return next.execvpe(file, argv, envp);
 }
@@ -105,10 +104,7 @@ EXPORT int execvp(const char *file, char *const argv[])
 
 EXPORT int fexecve(int fd, char *const argv[], char *const envp[])
 {
-	if (!next.fexecve) {
-		errno = ENOSYS;
-		return -1;
-	}
+	find_all();
 	las_finish();
 	return next.fexecve(fd, argv, envp);
 }

@@ -58,6 +58,26 @@ static bool from_engine(const void *caller)
 }
 #define CALLED_BY_ENGINE() from_engine(__builtin_return_address(0))
 
+/* Libraries whose constructors come before ours may call any of these functions. */
+static void find_next(void)
+{
+	if (las_next_syscall)
+		return;
+#define FIND(name) (*(void **)&next.name = dlsym(RTLD_NEXT, #name))
+	FIND(pthread_create);
+	FIND(thrd_create);
+	FIND(clone);
+	FIND(sigaction);
+	FIND(signal);
+	FIND(sigprocmask);
+	FIND(pthread_sigmask);
+	FIND(sigsuspend);
+	FIND(ppoll);
+	FIND(pselect);
+	FIND(epoll_pwait);
+	*(void **)&las_next_syscall = dlsym(RTLD_NEXT, "syscall");
+}
+
 /* Threads. */
 
 struct start {
@@ -103,6 +123,7 @@ EXPORT int pthread_create(pthread_t *thread, const pthread_attr_t *attr, void *(
 	struct start *start;
 	int err;
 
+	find_next();
 	if (!armed || CALLED_BY_ENGINE())
 		return next.pthread_create(thread, attr, run, arg);
 	start = make_start(run, NULL, arg);
@@ -119,6 +140,7 @@ EXPORT int thrd_create(thrd_t *thread, thrd_start_t run, void *arg)
 	struct start *start = armed ? make_start(NULL, run, arg) : NULL;
 	int err;
 
+	find_next();
 	if (!armed)
 		return next.thrd_create(thread, run, arg);
 	if (!start)
@@ -148,6 +170,7 @@ EXPORT int clone(int (*run)(void *), void *stack, int flags, void *arg, ...)
 	void *parent_tid, *tls, *child_tid;
 	va_list words;
 
+	find_next();
 	va_start(words, arg);
 	parent_tid = va_arg(words, void *);
 	tls = va_arg(words, void *);
@@ -234,6 +257,7 @@ EXPORT int sigaction(int number, const struct sigaction *action, struct sigactio
 {
 	struct sigaction open;
 
+	find_next();
 	if (!armed)
 		return next.sigaction(number, action, old);
 	if (number == SIGSYS)
@@ -250,6 +274,7 @@ EXPORT sighandler_t signal(int number, sighandler_t handler)
 {
 	struct sigaction action = { .sa_handler = handler, .sa_flags = SA_RESTART }, old;
 
+	find_next();
 	if (!armed || number != SIGSYS)
 		return next.signal(number, handler);
 	believe(&action, &old);
@@ -260,6 +285,7 @@ EXPORT int sigprocmask(int how, const sigset_t *set, sigset_t *old)
 {
 	sigset_t room;
 
+	find_next();
 	return next.sigprocmask(how, how == SIG_UNBLOCK ? set : without_ours(set, &room), old);
 }
 
@@ -267,6 +293,7 @@ EXPORT int pthread_sigmask(int how, const sigset_t *set, sigset_t *old)
 {
 	sigset_t room;
 
+	find_next();
 	return next.pthread_sigmask(how, how == SIG_UNBLOCK || CALLED_BY_ENGINE() ? set : without_ours(set, &room),
 	                            old);
 }
@@ -277,6 +304,7 @@ EXPORT int sigsuspend(const sigset_t *set)
 {
 	sigset_t room;
 
+	find_next();
 	return next.sigsuspend(without_ours(set, &room));
 }
 
@@ -284,6 +312,7 @@ EXPORT int ppoll(struct pollfd *fds, nfds_t n, const struct timespec *timeout, c
 {
 	sigset_t room;
 
+	find_next();
 	return next.ppoll(fds, n, timeout, without_ours(set, &room));
 }
 
@@ -291,6 +320,7 @@ EXPORT int pselect(int n, fd_set *in, fd_set *out, fd_set *except, const struct 
 {
 	sigset_t room;
 
+	find_next();
 	return next.pselect(n, in, out, except, timeout, without_ours(set, &room));
 }
 
@@ -298,27 +328,11 @@ EXPORT int epoll_pwait(int epfd, struct epoll_event *events, int n, int timeout,
 {
 	sigset_t room;
 
+	find_next();
 	return next.epoll_pwait(epfd, events, n, timeout, without_ours(set, &room));
 }
 
 /* The start. */
-
-static void find_next(void)
-{
-#define FIND(name) (*(void **)&next.name = dlsym(RTLD_NEXT, #name))
-	FIND(pthread_create);
-	FIND(thrd_create);
-	FIND(clone);
-	FIND(sigaction);
-	FIND(signal);
-	FIND(sigprocmask);
-	FIND(pthread_sigmask);
-	FIND(sigsuspend);
-	FIND(ppoll);
-	FIND(pselect);
-	FIND(epoll_pwait);
-	*(void **)&las_next_syscall = dlsym(RTLD_NEXT, "syscall");
-}
 
 /* The launcher's question, asked of a shell that does nothing: can this kernel do it? */
 static void answer_probe(bool yes)

@@ -6,7 +6,7 @@ import json
 import os
 import shlex
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import conformance
@@ -46,11 +46,15 @@ def compiled(build_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Compi
 
 
 def run_on_shim(
-    build_dir: Path, directory: Path, *command: str | Path, env: dict[str, str] | None = None
+    build_dir: Path,
+    directory: Path,
+    *command: str | Path,
+    env: dict[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> subprocess.CompletedProcess[str]:
     """In `directory`, where the lines of the engine go to the file `stats`."""
     return subprocess.run(
-        [build_dir / "bin" / "libaio-shim", "run", "--stats=stats", "--", *command],
+        [build_dir / "bin" / "libaio-shim", "run", "--stats=stats", *options, "--", *command],
         cwd=directory,
         env=clean_environment() | (env or {}),
         capture_output=True,
@@ -92,19 +96,22 @@ def test_calls_of_constructors_are_answered(build_dir: Path, compiled: Compile, 
     """A library of the program's may make them before the interposer's own constructor has run."""
     main = tmp_path / "main.c"
     main.write_text("int early_worked(void);\nint main(void) { return !early_worked(); }\n")
-    library = compiled("libearly.so", "-shared", "-fPIC", "early.c")
-    program = compiled("early", main, library, f"-Wl,-rpath,{library.parent}")
+    library = compiled("libearly.so", "-shared", "-fPIC", "-pthread", "early.c")
+    program = compiled("early", main, "-pthread", library, f"-Wl,-rpath,{library.parent}")
     done = run_on_shim(build_dir, tmp_path, program)
     assert done.returncode == 0, done.stderr
     assert stats_lines(tmp_path)[0]["contexts"] == 1
+    if (build_dir / "lib" / "libaio_trap.so").exists():
+        needs.syscall_user_dispatch()
+        assert run_on_shim(build_dir, tmp_path, program, options=["--trap"]).returncode == 0
 
 
 def test_calls_go_to_the_kernel_without_the_interposer(build_dir: Path, compiled: Compile, tmp_path: Path) -> None:
     """The facades alone leave the program's syscall() alone, preloaded or linked."""
     main = tmp_path / "main.c"
     main.write_text("int early_worked(void);\nint main(void) { return early_worked() * 5; }\n")
-    library = compiled("libearly.so", "-shared", "-fPIC", "early.c")
-    program = compiled("early", main, library, f"-Wl,-rpath,{library.parent}")
+    library = compiled("libearly.so", "-shared", "-fPIC", "-pthread", "early.c")
+    program = compiled("early", main, "-pthread", library, f"-Wl,-rpath,{library.parent}")
     launcher = build_dir / "bin" / "libaio-shim"
     done = subprocess.run([launcher, "run", "--no-syscalls", "--stats=stats", program], cwd=tmp_path, check=False)
     assert done.returncode == (5 if conformance.kernel_has_aio() else 0)
