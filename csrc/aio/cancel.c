@@ -84,7 +84,7 @@ static bool wait_native(struct las_ctx *ctx)
 	ticket = las_native_try_lead(native);
 	if (!ticket)
 		return false;
-	n = las_native_wait(native, events, las_now_ns() + PATIENCE_NS);
+	n = las_native_wait(native, events, las_now_ns() + PATIENCE_NS, NULL);
 	las_native_leave_lead(native, ticket);
 	las_native_settle(native, events, n);
 	return true;

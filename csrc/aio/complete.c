@@ -99,7 +99,8 @@ static struct wake wake_locked(struct las_ctx *ctx)
 	/* Whoever is woken and has not enough registers again. */
 	ctx->wake_at = las_done_count(ctx->slots.done) + INT32_MAX;
 	las_wait_raise_sleepers_locked(ctx);
-	return (struct wake){ .threads = on_seq > 1 ? LAS_WAKE_ALL : (int)on_seq, .leader = ctx->leading };
+	/* All: one who goes to sleep on the new value meanwhile could take the only wake-up, and is not meant. */
+	return (struct wake){ .threads = on_seq ? LAS_WAKE_ALL : 0, .leader = ctx->leading };
 }
 
 static void wake(struct las_ctx *ctx, struct wake w)

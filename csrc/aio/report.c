@@ -17,7 +17,6 @@
 #include "base/config.h"
 #include "base/fork.h"
 #include "base/lock.h"
-#include "base/lock.h"
 #include "base/sys.h"
 #include "lanes/crew.h"
 

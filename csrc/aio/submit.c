@@ -377,7 +377,14 @@ static int check_files(struct submission *s, struct candidate *c, struct las_ioc
 		return -EFAULT;
 	if (user->key)
 		user->key = 0;
-	return las_request_decode(&c->iocb, c->file, &c->op);
+	err = las_request_decode(&c->iocb, c->file, &c->op);
+	/* An assumption may allow, it may not refuse. */
+	if (las_unlikely(err == -EBADF && c->file->assumed)) {
+		err = las_file_refresh(c->file);
+		if (!err)
+			err = las_request_decode(&c->iocb, c->file, &c->op);
+	}
+	return err;
 }
 
 static int submit_one(struct submission *s, struct las_iocb *user)
@@ -417,13 +424,9 @@ static bool will_help(const struct submission *s)
 
 static void push_crew(struct submission *s)
 {
-	struct las_link *l;
-
 	if (las_list_empty(&s->crew))
 		return;
 	las_crew_push(&s->crew, will_help(s));
-	while ((l = las_list_pop(&s->crew))) /* no thread can be had */
-		las_crew_run(las_container_of(l, struct las_req, link));
 }
 
 long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, bool quiet)
@@ -456,5 +459,7 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 	push_crew(&s);
 	las_batch_fini(&s.files);
 	las_batch_fini(&s.eventfds);
+	if (las_unlikely(las_hold_parked()))
+		las_reaper_watch(); /* it closes them in time */
 	return i ? i : err;
 }

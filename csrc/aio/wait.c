@@ -8,8 +8,9 @@
  * futex word has changed and it does not sleep.  Completions short of wake_at
  * wake nobody.
  *
- * io_pgetevents has to change the signal mask and sleep in one step, which
- * only ppoll can: such a sleeper waits for an eventfd of its own.
+ * io_pgetevents has to change the signal mask and sleep in one step.  A leader
+ * does that in the kernel's own call; a follower can only by ppoll: it waits
+ * for an eventfd of its own.
  */
 #include "aio/wait.h"
 
@@ -90,7 +91,7 @@ static long take(struct las_ctx *ctx, long nr, struct las_event *events)
  * only if no request is elsewhere.  0, -ETIMEDOUT, -EINTR, or -EBUSY when it
  * has to sleep as a follower.
  */
-static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns)
+static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
 {
 	struct las_native *native = las_load_acquire(&ctx->native);
 	struct las_event events[LAS_NATIVE_BATCH];
@@ -116,7 +117,7 @@ static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns)
 	las_unlock(&ctx->lock);
 	las_fence_seq_cst(); /* registers before it looks at elsewhere, see las_complete_elsewhere */
 	if (go && las_load_relaxed(&ctx->elsewhere) == 0 && las_native_in_flight(native))
-		n = las_native_wait(native, events, deadline_ns);
+		n = las_native_wait(native, events, deadline_ns, mask);
 	las_lock(&ctx->lock);
 	if (go) {
 		ctx->waiters--;
@@ -310,7 +311,7 @@ long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *event
 			err = -ETIMEDOUT;
 			continue;
 		}
-		err = mask ? -EBUSY : lead(ctx, need, deadline_ns);
+		err = lead(ctx, need, deadline_ns, mask);
 		if (err == -EBUSY)
 			err = follow(ctx, need, deadline_ns, mask);
 	}

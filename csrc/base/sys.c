@@ -193,9 +193,17 @@ static long sys_io_submit(uintptr_t ctx, long nr, struct las_iocb **iocbs)
 	return enter(SYS_io_submit, L(ctx), nr, L(iocbs), 0, 0, 0);
 }
 
-static long sys_io_getevents(uintptr_t ctx, long min, long nr, struct las_event *events, struct timespec *timeout)
+static long sys_io_getevents(uintptr_t ctx, long min, long nr, struct las_event *events, struct timespec *timeout,
+                             const sigset_t *mask)
 {
-	return enter(SYS_io_getevents, L(ctx), min, nr, L(events), L(timeout), 0);
+	struct {
+		const sigset_t *mask;
+		size_t bytes;
+	} with = { mask, LAS_SIGSET_BYTES };
+
+	if (!mask)
+		return enter(SYS_io_getevents, L(ctx), min, nr, L(events), L(timeout), 0);
+	return enter(SYS_io_pgetevents, L(ctx), min, nr, L(events), L(timeout), L(&with));
 }
 
 static long sys_io_cancel(uintptr_t ctx, struct las_iocb *iocb, struct las_event *result)

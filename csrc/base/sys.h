@@ -58,7 +58,9 @@ struct las_sys {
 	long (*io_setup)(unsigned nr, uintptr_t *ctx);
 	long (*io_destroy)(uintptr_t ctx);
 	long (*io_submit)(uintptr_t ctx, long nr, struct las_iocb **iocbs);
-	long (*io_getevents)(uintptr_t ctx, long min, long nr, struct las_event *events, struct timespec *timeout);
+	/* mask: the signal mask meanwhile, or NULL */
+	long (*io_getevents)(uintptr_t ctx, long min, long nr, struct las_event *events, struct timespec *timeout,
+	                     const sigset_t *mask);
 	long (*io_cancel)(uintptr_t ctx, struct las_iocb *iocb, struct las_event *result);
 	/* the thread and the process */
 	long (*sigprocmask)(int how, const void *set, void *old);

@@ -141,8 +141,6 @@ static void pass_on(struct las_link *next)
 			las_list_push(next, l);
 	}
 	las_crew_push(next, false);
-	while ((l = las_list_pop(next))) /* no thread for it: this one */
-		las_crew_run(las_container_of(l, struct las_req, link));
 }
 
 void las_crew_leave_order(struct las_req *req)
@@ -370,7 +368,7 @@ static void push_class(struct crew_class *c, struct las_link *batch, unsigned n,
 	las_unlock(&c->lock);
 	if (call(c, what))
 		return;
-	/* Not one thread: give back what is queued.  With others at work, they will come to it. */
+	/* Not one thread: give back all that is queued, others' too.  With threads at work, they will come to it. */
 	las_lock(&c->lock);
 	if (c->threads == 0) {
 		las_list_append(batch, &c->queue);
@@ -396,10 +394,11 @@ void las_crew_push(struct las_link *batch, bool lazily)
 	}
 	push_class(&crew.bounded, &bounded, nbounded, lazily);
 	push_class(&crew.unbounded, &unbounded, nunbounded, false);
-	if (lazily)
-		las_reaper_watch();
-	las_list_append(batch, &bounded);
-	las_list_append(batch, &unbounded);
+	if (lazily && !las_reaper_watch())
+		las_crew_look();
+	las_list_append(&bounded, &unbounded);
+	while ((l = las_list_pop(&bounded)))
+		las_crew_run(las_container_of(l, struct las_req, link));
 }
 
 unsigned las_crew_look(void)

@@ -28,8 +28,7 @@ void las_crew_init(void);
 /*
  * Takes over all requests on the list, in order, and sees that somebody will
  * run them; lazily, if the caller itself is expected to take them back in a
- * moment.  Those for which no thread can be had stay on the list: the caller
- * runs them itself (las_crew_run).
+ * moment.  Those for which no thread can be had are run by the caller, here.
  */
 void las_crew_push(struct las_link *batch, bool lazily);
 /* For the reaper: calls a thread to what was pushed lazily and still waits.  How many requests wait. */

@@ -191,6 +191,10 @@ int las_file_look(struct las_file *file)
 	struct stat st;
 	long err;
 
+	/* A look is taken before something is done that an assumption is not good enough for. */
+	err = las_file_refresh(file);
+	if (err < 0)
+		return (int)err;
 	if (file->looked)
 		return 0;
 	err = las_sys.fstat(file->fd, &st);

@@ -58,6 +58,7 @@ struct las_native {
 static struct {
 	struct las_lock lock; /* guards all below */
 	struct las_link all;
+	unsigned count; /* on it */
 	struct las_pool memory;
 	uint64_t failed_at; /* ticks of the last refusal to set one up; 0: none */
 } pool;
@@ -114,6 +115,7 @@ static struct las_native *set_up(unsigned depth)
 		native->lent = true;
 		las_list_init(&native->polls);
 		las_list_push(&pool.all, &native->link);
+		pool.count++;
 	}
 	las_unlock(&pool.lock);
 	if (!native)
@@ -218,10 +220,6 @@ static void carry_on(struct las_req *req)
 	las_list_init(&list);
 	las_list_push(&list, &req->link);
 	las_crew_push(&list, false);
-	if (!las_list_empty(&list)) {
-		las_list_remove(&req->link);
-		las_crew_run(req);
-	}
 }
 
 static bool is_refusal(const struct las_req *req, int64_t res)
@@ -380,7 +378,7 @@ unsigned las_native_min(const struct las_native *native)
 	return las_load_relaxed(&native->min);
 }
 
-long las_native_wait(struct las_native *native, struct las_event *events, int64_t deadline_ns)
+long las_native_wait(struct las_native *native, struct las_event *events, int64_t deadline_ns, const sigset_t *mask)
 {
 	int64_t left_ns = SLICE_NS, now;
 	struct timespec left;
@@ -393,7 +391,8 @@ long las_native_wait(struct las_native *native, struct las_event *events, int64_
 			left_ns = 1;
 	}
 	left = (struct timespec){ .tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000 };
-	n = las_sys.io_getevents((uintptr_t)native->ring, las_load_relaxed(&native->min), LAS_NATIVE_BATCH, events, &left);
+	n = las_sys.io_getevents((uintptr_t)native->ring, las_load_relaxed(&native->min), LAS_NATIVE_BATCH, events, &left,
+	                         mask);
 	if (n == 0 && (deadline_ns == LAS_FOREVER_NS || las_now_ns() < deadline_ns))
 		return 0;
 	return n == 0 ? -ETIMEDOUT : n;
@@ -503,7 +502,7 @@ bool las_native_cancel(struct las_native *native, const struct las_owner *owner,
 unsigned las_native_reap_all(void)
 {
 	struct las_native *batch[LAS_NATIVE_BATCH];
-	unsigned total = 0, n = 0;
+	unsigned total = 0, n = 0, seen = 0;
 	struct las_link *l, *tmp;
 
 	las_lock(&pool.lock);
@@ -512,8 +511,14 @@ unsigned las_native_reap_all(void)
 		unsigned in_flight = las_native_in_flight(native);
 
 		total += in_flight;
-		if (in_flight && !looks_empty(native) && n < LAS_NATIVE_BATCH)
+		if (in_flight && !looks_empty(native) && n < LAS_NATIVE_BATCH) {
+			/* To the end, so that others have their turn when more than a batch are busy. */
+			las_list_remove(l);
+			las_list_push(&pool.all, l);
 			batch[n++] = native;
+		}
+		if (++seen == pool.count)
+			break;
 	}
 	las_unlock(&pool.lock);
 	/* Hidden contexts are never freed, so the pointers stay good. */

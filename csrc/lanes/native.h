@@ -14,6 +14,7 @@
 #ifndef LAS_LANES_NATIVE_H
 #define LAS_LANES_NATIVE_H
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -62,7 +63,7 @@ void las_native_drain(struct las_native *native);
 uint32_t las_native_try_lead(struct las_native *native);
 void las_native_set_min(struct las_native *native, unsigned min);
 unsigned las_native_min(const struct las_native *native);
-long las_native_wait(struct las_native *native, struct las_event *events, int64_t deadline_ns);
+long las_native_wait(struct las_native *native, struct las_event *events, int64_t deadline_ns, const sigset_t *mask);
 void las_native_leave_lead(struct las_native *native, uint32_t ticket);
 void las_native_settle(struct las_native *native, const struct las_event *events, long n);
 /* Makes a leader return soon, if there is one. */

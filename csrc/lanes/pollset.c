@@ -128,10 +128,6 @@ static void serve(struct las_req *req, uint32_t ready)
 	las_list_init(&list);
 	las_list_push(&list, &req->link);
 	las_crew_push(&list, false);
-	if (!las_list_empty(&list)) {
-		las_list_remove(&req->link);
-		las_crew_run(req);
-	}
 }
 
 static void wait_and_serve_locked(void)

@@ -152,6 +152,8 @@ static bool see_to_thread_locked(void)
 		reaper.thread = las_sys.thread_start(thread_main, NULL) == 0;
 		if (reaper.thread)
 			las_count(threads, 1);
+		else
+			las_store_release(&reaper.awake, 0); /* the next one tries again */
 	} else if (!las_load_acquire(&reaper.awake)) {
 		las_store_release(&reaper.awake, 1);
 		las_futex_wake(&reaper.awake, 1);
@@ -159,14 +161,17 @@ static bool see_to_thread_locked(void)
 	return reaper.thread;
 }
 
-void las_reaper_watch(void)
+bool las_reaper_watch(void)
 {
+	bool there;
+
 	las_fence_seq_cst(); /* see sleep_idle */
 	if (las_likely(las_load_acquire(&reaper.awake)))
-		return;
+		return true;
 	las_lock(&reaper.lock);
-	see_to_thread_locked();
+	there = see_to_thread_locked();
 	las_unlock(&reaper.lock);
+	return there;
 }
 
 struct las_hold *las_reaper_get(void)

@@ -10,12 +10,17 @@
 #ifndef LAS_LANES_REAPER_H
 #define LAS_LANES_REAPER_H
 
+#include <stdbool.h>
+
 #include "base/hold.h"
 
 void las_reaper_init(void);
 /* The reaper's eventfd, with a reference, and the thread behind it; NULL if there can be none. */
 struct las_hold *las_reaper_get(void);
-/* Something is in flight that nobody waits for: sees to it that the reaper looks.  Cheap when it does already. */
-void las_reaper_watch(void);
+/*
+ * Something is in flight that nobody waits for, or parked: sees to it that the
+ * reaper looks.  Cheap when it does already.  False if no thread can be had.
+ */
+bool las_reaper_watch(void);
 
 #endif

@@ -30,17 +30,9 @@ static bool is_durable(const struct las_file *file, const struct las_op *op)
 	       (file->flags & (O_DSYNC | O_SYNC) || op->rw_flags & (RWF_DSYNC | RWF_SYNC));
 }
 
-/* Makes sure of the flags, and finds the kind. */
-static int look(struct las_file *file)
-{
-	int err = las_file_refresh(file);
-
-	return err ? err : las_file_look(file);
-}
-
 static enum las_verdict route_sync(struct las_op *op, struct las_file *file, long *result)
 {
-	int err = look(file);
+	int err = las_file_look(file);
 
 	if (!err && !las_file_fsync_inline(file))
 		return LAS_PASS;
@@ -96,13 +88,13 @@ static enum las_verdict route_rw(struct las_op *op, struct las_file *file, bool 
 
 	/* Without a try by the head lane, nobody else finds out what the file is. */
 	if (append || is_durable(file, op) || !(las_config.lanes & LAS_LANE_HEAD)) {
-		*result = look(file);
+		*result = las_file_look(file);
 		if (*result)
 			return LAS_REFUSE;
 	}
 	if (las_unlikely(op->bytes == 0 || op->rw_flags)) {
 		/* Nothing to move hides what the file cannot do; flags may ask for more than it can. */
-		*result = look(file);
+		*result = las_file_look(file);
 		if (!*result && op->rw_flags)
 			*result = las_file_check_flags(file, op);
 		if (!*result && op->bytes == 0)
@@ -139,7 +131,7 @@ static enum las_verdict route_poll(struct las_op *op, struct las_file *file, lon
 	enum las_verdict verdict = las_head_try(op, file, result);
 
 	/* KERNEL: a file that never calls back cannot be waited for (test: poll.what_can_never_come_is_einval). */
-	if (verdict == LAS_PASS && look(file) == 0 &&
+	if (verdict == LAS_PASS && las_file_look(file) == 0 &&
 	    (las_file_bounded(file) || (S_ISCHR(file->mode) && !las_pollset_pollable(file->fd)))) {
 		*result = -EINVAL;
 		return LAS_REFUSE;
