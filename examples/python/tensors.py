@@ -146,7 +146,8 @@ def main() -> None:
         saved = time.perf_counter()
         loaded = load(path, arguments.depth)
         end = time.perf_counter()
-    assert all(np.array_equal(tensors[name], loaded[name]) for name in tensors)
+    if not all(np.array_equal(tensors[name], loaded[name]) for name in tensors):
+        raise SystemExit("what was loaded is not what was saved")
     print(f"{size / 1e6:,.0f} MB saved at {size / 1e6 / (saved - begin):,.0f} MB/s, durable")
     print(f"{size / 1e6:,.0f} MB loaded at {size / 1e6 / (end - saved):,.0f} MB/s, the page cache untouched")
 
