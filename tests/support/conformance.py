@@ -121,7 +121,9 @@ def _compile(output: Path, inputs: list[Path], arguments: list[str], also_newer_
             return output
         output.parent.mkdir(parents=True, exist_ok=True)
         compiler = shlex.split(os.environ.get("CC", "cc"))
-        command = [*compiler, *CFLAGS, *map(str, inputs), "-o", str(output), *arguments]
+        # For a sanitized build (make build CFLAGS_EXTRA=-fsanitize=...): the programs need its runtime first.
+        extra = shlex.split(os.environ.get("LAS_TEST_CFLAGS", ""))
+        command = [*compiler, *CFLAGS, *extra, *map(str, inputs), "-o", str(output), *arguments]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise RuntimeError(f"{shlex.join(command)}\n{done.stderr}")
