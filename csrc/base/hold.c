@@ -29,6 +29,7 @@ static struct {
 	struct las_link live;   /* holds with references, and those that are being closed */
 	struct las_link parked; /* holds without, whose file carries a POSIX lock */
 	unsigned nparked;       /* also read without the lock, as a hint */
+	bool ever_parked;
 	struct las_pool pool;
 	int base;   /* lowest number for a duplicate */
 	bool ready; /* table grown, handlers registered */
@@ -171,14 +172,46 @@ static struct las_hold *unpark_locked(int fd)
 	return NULL;
 }
 
+/* A reference on a hold that is in use, unless its last one has just gone. */
+static bool ref_if_live(struct las_hold *hold)
+{
+	int refs = las_load_relaxed(&hold->refs);
+
+	while (refs > 0)
+		if (las_cas_relaxed(&hold->refs, &refs, refs + 1))
+			return true;
+	return false;
+}
+
+/* Where files carry locks, each duplicate stays open: one that is in use is shared rather than another one made. */
+static struct las_hold *share_locked(int fd)
+{
+	struct las_link *l, *tmp;
+
+	las_list_each(&holds.live, l, tmp) {
+		struct las_hold *hold = las_container_of(l, struct las_hold, link);
+
+		if (hold->from == fd && hold->kind != LAS_HOLD_PLAIN && same_file(fd, hold->fd) && ref_if_live(hold))
+			return hold;
+	}
+	return NULL;
+}
+
 int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
 {
 	struct las_hold *hold = NULL;
 	long dup = 0;
 
 	las_lock(&holds.lock);
-	if (kind != LAS_HOLD_PLAIN && holds.nparked)
+	if (kind != LAS_HOLD_PLAIN && holds.ever_parked) {
+		hold = share_locked(fd);
+		if (hold) {
+			las_unlock(&holds.lock);
+			*out = hold;
+			return 0;
+		}
 		hold = unpark_locked(fd);
+	}
 	if (!hold) {
 		hold = las_pool_get(&holds.pool);
 		dup = hold ? duplicate(fd) : -ENOMEM;
@@ -245,6 +278,7 @@ static void close_listed(struct las_hold *hold)
 static void park_locked(struct las_hold *hold)
 {
 	hold->parked_ns = las_now_ns();
+	holds.ever_parked = true;
 	las_list_push(&holds.parked, &hold->link);
 	las_store_relaxed(&holds.nparked, holds.nparked + 1);
 }

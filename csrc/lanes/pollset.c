@@ -238,6 +238,8 @@ int las_pollset_add(struct las_req *req)
 		remove_locked(req);
 		if (las_list_empty(&set.waiting) && !set.thread)
 			close_locked();
+		else if (las_list_empty(&set.waiting))
+			see_to_thread_locked(); /* idle, it comes to close up */
 	}
 unlock:
 	las_unlock(&set.lock);

@@ -304,7 +304,8 @@ static void jump(int sig)
 }
 
 static long interrupted_getevents(uintptr_t handle, long min, long nr, struct las_event *events,
-                                  struct timespec *timeout)
+                                  struct timespec *timeout,
+                           const sigset_t *mask)
 {
 	static unsigned calls;
 
@@ -313,7 +314,7 @@ static long interrupted_getevents(uintptr_t handle, long min, long nr, struct la
 		raise(SIGUSR1);
 		return -EINTR;
 	}
-	return f_getevents(handle, min, nr, events, timeout);
+	return f_getevents(handle, min, nr, events, timeout, mask);
 }
 
 static void *lead_and_jump(void *ctx)

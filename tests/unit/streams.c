@@ -273,3 +273,33 @@ TEST(without_epoll_the_crew_serves_streams)
 	CHECK_EQ(t_reap_one(ctx), 1);
 	CHECK_EQ(byte, 'y');
 }
+
+static long refuse_second_add(int epfd, int op, int fd, struct epoll_event *event)
+{
+	static unsigned adds;
+
+	return op == EPOLL_CTL_ADD && u_count(&adds) == 2 ? -ENOSPC : u_real.epoll_ctl(epfd, op, fd, event);
+}
+
+TEST(a_failed_wait_leaves_no_descriptor_behind)
+{
+	io_context_t ctx = context(4);
+	struct iocb iocb;
+	char bytes[2];
+	int ends[2], before;
+
+	u_pipe(ends);
+	las_sys.epoll_ctl = refuse_second_add;
+	before = t_count_fds();
+	for (int i = 0; i < 2; i++) {
+		io_prep_pread(&iocb, ends[0], &bytes[i], 1, 0);
+		CHECK_RET(t_submit(ctx, &iocb), 1);
+		CHECK_EQ(write(ends[1], "x", 1), 1);
+		CHECK_EQ(t_reap_one(ctx), 1);
+		t_sleep_ms(20); /* the poll thread is idle, but there */
+	}
+	for (int tries = 0; t_count_fds() != before; tries++) {
+		CHECK(tries < 500);
+		t_sleep_ms(10);
+	}
+}

@@ -92,12 +92,14 @@ static bool wait_changed(const struct timespec *until)
 	return pthread_cond_timedwait(&changed, &mutex, until) != ETIMEDOUT;
 }
 
-long f_getevents(uintptr_t handle, long min, long nr, struct las_event *events, struct timespec *timeout)
+long f_getevents(uintptr_t handle, long min, long nr, struct las_event *events, struct timespec *timeout,
+                 const sigset_t *mask)
 {
 	struct timespec until;
 	struct f_context *c;
 	long n = 0;
 
+	(void)mask; /* no case has one */
 	if (timeout) {
 		clock_gettime(CLOCK_REALTIME, &until);
 		until.tv_nsec += timeout->tv_nsec;
