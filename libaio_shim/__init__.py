@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from libaio_shim._aligned import AlignedBuffer, Alignment, alignment
+    from libaio_shim._batch import Batch
     from libaio_shim._context import Context, Event, SubmitError
     from libaio_shim._iocb import (
         FileDescriptorLike,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AlignedBuffer",
     "Alignment",
+    "Batch",
     "Context",
     "Event",
     "FileDescriptorLike",
@@ -51,6 +53,7 @@ _MODULES = {
     "AlignedBuffer": "_aligned",
     "Alignment": "_aligned",
     "alignment": "_aligned",
+    "Batch": "_batch",
     "Context": "_context",
     "Event": "_context",
     "SubmitError": "_context",

@@ -181,10 +181,12 @@ class Context:
         before it were accepted.
         """
         total = len(requests)
+        portion = max(self._depth, 64)
         done = 0
         while done < total:
             try:
-                done += self.submit(requests[done:] if done else requests)
+                # In portions: submit looks at all that it is given, however few fit.
+                done += self.submit(requests[done : done + portion])
             except BlockingIOError:
                 if not self._in_flight:
                     raise  # nothing of ours is in flight: no event will ever make room
