@@ -1,9 +1,10 @@
 /*
  * trap.h - `libaio-shim run --trap`: AIO system calls made by the processor's own instruction.
  *
- * Three parts in libaio_trap.so, x86-64 only: trap.c catches a call and answers
- * or forwards it, trap_range.c says which code is not caught at all, and
- * trap_guard.c keeps every thread caught and the signal ours.
+ * Four parts in libaio_trap.so, x86-64 only: trap.c catches a call and answers
+ * or forwards it, trap_range.c says which code is not caught at all,
+ * trap_guard.c keeps every thread caught and the signal ours, and trap_sys.c
+ * keeps the engine's own calls from being caught.
  */
 #ifndef LAS_COMPAT_TRAP_H
 #define LAS_COMPAT_TRAP_H
@@ -17,7 +18,7 @@
 
 /* Code whose system calls go straight to the kernel: libc, and what of the loader and the shim lies beside it. */
 extern uintptr_t las_trap_allowed_start, las_trap_allowed_bytes;
-/* The two instructions "syscall; ret", inside that code. */
+/* The two instructions "syscall; ret", inside that code as soon as it is found. */
 extern uintptr_t las_trap_gadget;
 
 /* Finds the three above.  False if libc has no such instructions. */

@@ -18,7 +18,6 @@
 #include <unistd.h>
 
 uintptr_t las_trap_allowed_start, las_trap_allowed_bytes;
-uintptr_t las_trap_gadget;
 
 struct region {
 	uintptr_t start, end;
@@ -147,12 +146,12 @@ static void grow(FILE *maps)
 
 bool las_trap_find_range(void)
 {
-	uintptr_t start, end;
+	uintptr_t gadget = find_gadget(), start, end;
 	FILE *maps;
 
-	las_trap_gadget = find_gadget();
-	if (!las_trap_gadget || !las_trap_code_of((const void *)las_trap_gadget, &start, &end))
+	if (!gadget || !las_trap_code_of((const void *)gadget, &start, &end))
 		return false;
+	las_trap_gadget = gadget;
 	las_trap_allowed_start = start;
 	las_trap_allowed_bytes = end - start;
 	maps = fopen("/proc/self/maps", "re");

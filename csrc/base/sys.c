@@ -3,6 +3,9 @@
  *
  * x86-64 and aarch64 enter the kernel by their own instruction; any other
  * 64-bit machine goes through libc's syscall() with errno put back.
+ *
+ * compat/trap_sys.c includes this file for a second table, with a way into the
+ * kernel of its own.
  */
 #include "base/sys.h"
 
@@ -15,7 +18,9 @@
 #include <time.h>
 #include <unistd.h>
 
-#if defined(__x86_64__)
+#if defined(LAS_SYS_ENTER)
+#define enter LAS_SYS_ENTER
+#elif defined(__x86_64__)
 static long enter(long n, long a, long b, long c, long d, long e, long f)
 {
 	register long r10 __asm__("r10") = d;
@@ -40,10 +45,7 @@ static long enter(long n, long a, long b, long c, long d, long e, long f)
 	register long x4 __asm__("x4") = e;
 	register long x5 __asm__("x5") = f;
 
-	__asm__ volatile("svc 0"
-	                 : "+r"(x0)
-	                 : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5)
-	                 : "memory", "cc");
+	__asm__ volatile("svc 0" : "+r"(x0) : "r"(x8), "r"(x1), "r"(x2), "r"(x3), "r"(x4), "r"(x5) : "memory", "cc");
 	return x0;
 }
 #else
@@ -334,6 +336,16 @@ struct las_sys las_sys = {
 	.prlimit = sys_prlimit,
 	.thread_start = sys_thread_start,
 };
+
+#ifndef LAS_SYS_ENTER
+__attribute__((constructor)) static void use_traps_table(void)
+{
+	if (!&las_trap_sys)
+		return;
+	las_sys = las_trap_sys;
+	las_sys.thread_start = sys_thread_start; /* libaio_trap.so knows the engine's threads by who creates them */
+}
+#endif
 
 int64_t las_now_ns(void)
 {

@@ -50,7 +50,7 @@ struct las_sys {
 	/* waiting and memory */
 	long (*futex)(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2, uint32_t val3);
 	void *(*mmap)(void *addr, size_t bytes, int prot, int flags); /* anonymous; NULL on failure */
-	void *(*mremap_dup)(void *addr, size_t bytes);                /* a second view of a shared mapping; NULL on failure */
+	void *(*mremap_dup)(void *addr, size_t bytes); /* a second view of a shared mapping; NULL on failure */
 	long (*munmap)(void *addr, size_t bytes);
 	long (*mprotect)(void *addr, size_t bytes, int prot);
 	long (*madvise)(void *addr, size_t bytes, int advice);
@@ -77,6 +77,9 @@ struct las_sys {
 };
 
 extern struct las_sys las_sys;
+
+/* The same calls made from within libc's code: there if libaio_trap.so is loaded, and then used from the start. */
+extern struct las_sys las_trap_sys __attribute__((weak, visibility("default")));
 
 /* CLOCK_MONOTONIC in nanoseconds; no system call where the vDSO has it. */
 int64_t las_now_ns(void);

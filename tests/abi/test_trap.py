@@ -16,6 +16,7 @@ VARIANTS = {
     "kernel": conformance.Variant("kernel", "plain", "kernel"),
     "trap": conformance.Variant("trap", "plain", "shim", ("libaio_syscall.so", "libaio_trap.so")),
     "trap_crew": conformance.Variant("trap_crew", "plain", "shim", ("libaio_syscall.so", "libaio_trap.so"), "crew"),
+    "trap_far": conformance.Variant("trap_far", "plain", "shim", ("libaio_syscall.so", "libaio_trap.so")),
     "trap_alone": conformance.Variant("trap_alone", "plain", "shim", ("libaio_trap.so",)),
 }
 
@@ -23,9 +24,17 @@ VARIANTS = {
 CASES = [case for case in conformance.cases(SOURCE) if not case.startswith("helper_")]
 
 
+@pytest.fixture(scope="session")
+def far(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A library that, preloaded first, has another one loaded between libc and the engine: they are no neighbours."""
+    path = tmp_path_factory.mktemp("far") / "far.so"
+    subprocess.run(["cc", "-shared", "-o", path, "-x", "c", "/dev/null", "-Wl,--no-as-needed", "-lm"], check=True)
+    return path
+
+
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_trap(build_dir: Path, tmp_path: Path, variant: str, case: str) -> None:
+def test_trap(build_dir: Path, tmp_path: Path, far: Path, variant: str, case: str) -> None:
     """One case of trap.c in a process of its own."""
     how = VARIANTS[variant]
     if platform.machine() != "x86_64":
@@ -35,11 +44,14 @@ def test_trap(build_dir: Path, tmp_path: Path, variant: str, case: str) -> None:
         pytest.skip("n/a: this kernel or sandbox gives no AIO to compare with")
     if how.implementation == "shim":
         needs.syscall_user_dispatch()
+    environment = how.environment()
+    if variant == "trap_far":
+        environment["LD_PRELOAD"] = f"{far}:{environment['LD_PRELOAD']}"
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("LD_PRELOAD", "LIBAIO_SHIM"))}
     done = subprocess.run(
         [conformance.build_program(SOURCE, how.build), case],
         cwd=tmp_path,
-        env=clean | how.environment(),
+        env=clean | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

@@ -7,6 +7,7 @@
 #include "las_test.h"
 
 #include <dlfcn.h>
+#include <libaio_shim.h>
 #include <linux/futex.h>
 #include <sched.h>
 #include <sys/syscall.h>
@@ -65,6 +66,33 @@ static bool aio_works(void)
 TEST(aio_by_instruction_is_answered)
 {
 	CHECK(aio_works());
+}
+
+/* What the engine itself asks of the kernel in a thread that is caught must not come back to the engine. */
+TEST(engines_own_kernel_aio_is_the_kernels)
+{
+	size_t (*stats_get)(struct las_stats *, size_t);
+	int fd = t_file("data", 8192);
+	char *block = t_pages(4096);
+	struct iocb iocb, *list = &iocb;
+	struct las_stats stats;
+	struct io_event event;
+	io_context_t ctx = NULL;
+
+	fcntl(fd, F_SETFL, O_DIRECT); /* for kernel AIO, where the file system has it */
+	io_prep_pread(&iocb, fd, block, 4096, 4096);
+	CHECK_EQ(CALL2(SYS_io_setup, 4, &ctx), 0);
+	CHECK_EQ(call(SYS_io_submit, (long)ctx, 1, (long)&list, 0, 0, 0), 1);
+	CHECK_EQ(call(SYS_io_getevents, (long)ctx, 1, 1, (long)&event, 0, 0), 1);
+	CHECK_EQ(event.res, 4096);
+	t_check_pattern(block, 4096, 0, 4096);
+	CHECK_EQ(CALL1(SYS_io_destroy, ctx), 0);
+	*(void **)&stats_get = dlsym(RTLD_DEFAULT, "las_stats_get");
+	if (!stats_get)
+		return;
+	CHECK_EQ(stats_get(&stats, sizeof(stats)), sizeof(stats));
+	CHECK_EQ(stats.contexts, 1);
+	CHECK_EQ(stats.submitted, 1);
 }
 
 static void *aio_thread(void *unused)
