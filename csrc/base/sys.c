@@ -13,6 +13,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -63,14 +64,24 @@ static long enter(long n, long a, long b, long c, long d, long e, long f)
 
 #define L(x) ((long)(x))
 
+/* What the older calls can do: they mean the same, and the kernel need not fetch a vector (a tenth of a cached read). */
+static bool is_plain(size_t n, int64_t offset, int flags)
+{
+	return n == 1 && offset >= 0 && flags == 0;
+}
+
 static long sys_preadv2(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
 {
+	if (is_plain(n, offset, flags))
+		return enter(SYS_pread64, fd, L(iov->iov_base), L(iov->iov_len), L(offset), 0, 0);
 	/* The offset is passed in halves; on 64-bit machines the low one holds it all. */
 	return enter(SYS_preadv2, fd, L(iov), L(n), L(offset), 0, flags);
 }
 
 static long sys_pwritev2(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
 {
+	if (is_plain(n, offset, flags))
+		return enter(SYS_pwrite64, fd, L(iov->iov_base), L(iov->iov_len), L(offset), 0, 0);
 	return enter(SYS_pwritev2, fd, L(iov), L(n), L(offset), 0, flags);
 }
 

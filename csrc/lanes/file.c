@@ -91,30 +91,33 @@ static int read_flags(int fd, int *out)
 	return 0;
 }
 
-/* The file as of a moment ago, if this thread used the descriptor then. */
-static bool recall(int fd, struct las_file *file)
+/* The file as of a moment ago, if this thread used the descriptor then; NULL if it did not. */
+static struct recent *recall(int fd)
 {
 	struct recent *r = &recent[(unsigned)fd % RECENT];
+	uint64_t now;
 
-	if (r->file.fd != fd + 1 || r->uses == 0 || las_ticks() - r->stamp > RECENT_TICKS)
-		return false;
+	if (r->file.fd != fd + 1 || r->uses == 0)
+		return NULL;
+	now = las_ticks();
+	if (now - r->stamp > RECENT_TICKS)
+		return NULL;
+	/* Already now what las_file_remember() would do in a moment: reading the time is dear in virtual machines. */
+	r->stamp = now;
 	r->uses--;
-	*file = r->file;
-	file->fd = fd;
-	file->assumed = true;
-	return true;
+	return r;
 }
 
 void las_file_remember(const struct las_file *file)
 {
 	struct recent *r = &recent[(unsigned)file->fd % RECENT];
 
-	if (!file->assumed) {
-		r->file = *file;
-		r->file.fd = file->fd + 1;
-		r->file.hold = NULL;
-		r->uses = RECENT_USES;
-	}
+	if (file->assumed)
+		return;
+	r->file = *file;
+	r->file.fd = file->fd + 1;
+	r->file.hold = NULL;
+	r->uses = RECENT_USES;
 	r->stamp = las_ticks();
 }
 
@@ -160,7 +163,9 @@ static struct las_file *place(struct las_batch *batch)
 
 int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 {
-	struct las_file file;
+	struct las_file *file;
+	struct recent *r;
+	int flags = 0, err;
 
 	for (unsigned i = 0; i < batch->count; i++) {
 		if (batch->files[i].fd == fd) {
@@ -168,16 +173,19 @@ int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 			return 0;
 		}
 	}
-	if (!recall(fd, &file)) {
-		int err;
-
-		file = (struct las_file){ .fd = fd };
-		err = read_flags(fd, &file.flags);
-		if (err)
-			return err;
+	r = recall(fd);
+	err = r ? 0 : read_flags(fd, &flags);
+	if (err)
+		return err;
+	file = place(batch);
+	if (r) {
+		*file = r->file;
+		file->fd = fd;
+		file->assumed = true;
+	} else {
+		*file = (struct las_file){ .fd = fd, .flags = flags };
 	}
-	*out = place(batch);
-	**out = file;
+	*out = file;
 	return 0;
 }
 

@@ -130,7 +130,7 @@ enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *
 {
 	struct las_guess guess;
 
-	las_predict_begin(&guess);
+	las_predict_begin(&guess, file);
 	*result = las_op_run(op, file->fd);
 	las_predict_end(&guess, file, op);
 	if (las_unlikely(*result == -EBADF && file->assumed))

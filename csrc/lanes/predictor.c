@@ -117,8 +117,11 @@ static long voluntary_switches(void)
 	return las_sys.getrusage(RUSAGE_THREAD, &usage) < 0 ? 0 : usage.ru_nvcsw;
 }
 
-void las_predict_begin(struct las_guess *guess)
+void las_predict_begin(struct las_guess *guess, const struct las_file *file)
 {
+	guess->learns = guesses(file);
+	if (!guess->learns)
+		return;
 	guess->switches = las_likely(!watchful) ? -1 : voluntary_switches();
 	guess->start = las_ticks();
 }
@@ -141,14 +144,17 @@ static bool is_slow(const struct las_op *op, uint64_t ticks)
 
 void las_predict_end(const struct las_guess *guess, const struct las_file *file, const struct las_op *op)
 {
-	uint64_t ticks = las_ticks() - guess->start;
 	struct state s;
+	uint64_t ticks;
 	uint16_t now;
 	unsigned i;
 
+	if (!guess->learns)
+		return;
+	ticks = las_ticks() - guess->start;
 	if (las_unlikely(watchful))
 		watchful--;
-	if (las_likely(!is_slow(op, ticks)) || !guesses(file) || !has_blocked(guess, ticks))
+	if (las_likely(!is_slow(op, ticks)) || !has_blocked(guess, ticks))
 		return;
 	s = state_of(file, op, &i);
 	now = (uint16_t)(las_ticks() >> 24);

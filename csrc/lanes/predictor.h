@@ -26,11 +26,12 @@ void las_predictor_init(void);
 bool las_predict(const struct las_file *file, const struct las_op *op);
 /* Around a guess of the head's: what it learns from it. */
 struct las_guess {
+	bool learns; /* not where the guess is always right */
 	uint64_t start;
 	long switches; /* -1: not counted */
 };
 
-void las_predict_begin(struct las_guess *guess);
+void las_predict_begin(struct las_guess *guess, const struct las_file *file);
 void las_predict_end(const struct las_guess *guess, const struct las_file *file, const struct las_op *op);
 
 /* For a request that goes to the crew: under which entry it is to be noted, 0 for none. */
