@@ -153,7 +153,7 @@ static void accept(struct submission *s, struct las_req *req)
 			las_add_relaxed(&s->ctx->notifying, 1); /* the system call orders it before the event */
 		return;
 	}
-	req->settles = las_config.settle && req->bounded && las_op_is_rw(&req->op);
+	req->settles = req->bounded && las_op_is_rw(&req->op);
 	if (req->settles)
 		las_add_relaxed(&s->ctx->settling, 1);
 	las_complete_elsewhere(s->ctx);

@@ -262,18 +262,28 @@ static bool help(struct las_ctx *ctx, uint32_t need)
 	return true;
 }
 
-/* LIBAIO_SHIM_SETTLE: what the kernel would have finished inside io_submit is waited for before the look. */
-static void settle(struct las_ctx *ctx)
+/*
+ * KERNEL: what it would have finished inside io_submit is waited for here, up
+ * to the deadline, if a look allows itself time.  The kernel ignores the time,
+ * and a program does not notice, since its buffered request is complete; it
+ * takes a look that finds nothing for a time-out
+ * (test: nonblocking.look_with_a_time_out_finds_what_was_held).
+ * LIBAIO_SHIM_SETTLE waits in every call that may come back without events,
+ * for as long as io_submit would have taken.
+ */
+static void settle(struct las_ctx *ctx, long nr, int64_t deadline_ns, const sigset_t *mask)
 {
 	while (las_load_acquire(&ctx->settling) && !las_ctx_dead(ctx)) {
 		uint32_t available = las_ring_available(&ctx->slots);
 		long err;
 
-		if (help(ctx, UINT32_MAX))
+		if (available >= nr)
+			return;
+		if (deadline_ns == LAS_FOREVER_NS && help(ctx, UINT32_MAX))
 			continue;
 		/* A request stops settling a moment after its event is visible; then there is nothing to sleep for. */
-		err = las_ring_in_flight(&ctx->slots) ? sleep_for(ctx, available + 1, LAS_FOREVER_NS, NULL) : 0;
-		if (err == -EINTR)
+		err = las_ring_in_flight(&ctx->slots) ? follow(ctx, available + 1, deadline_ns, mask) : 0;
+		if (err == -EINTR || err == -ETIMEDOUT)
 			return;
 	}
 }
@@ -285,8 +295,10 @@ long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *event
 
 	las_ctx_used(ctx);
 	las_store_relaxed(&ctx->unwaited, 0); /* a hint, see submit.c */
-	if (las_unlikely(las_config.settle && min_nr == 0))
-		settle(ctx);
+	if (las_unlikely(las_config.settle && (min_nr == 0 || deadline_ns != LAS_FOREVER_NS)))
+		settle(ctx, nr, LAS_FOREVER_NS, NULL);
+	else if (min_nr == 0 && deadline_ns != 0 && deadline_ns != LAS_FOREVER_NS)
+		settle(ctx, nr, deadline_ns, mask);
 	for (;;) {
 		long n = take(ctx, nr - taken, events + taken);
 		uint32_t need;

@@ -6,6 +6,7 @@
  */
 #include "las_test.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 
@@ -357,6 +358,65 @@ TEST(one_look_after_a_held_submit)
 		t_join(thread);
 	}
 	CHECK_EQ(t_res(&event), 4096);
+}
+
+/* The kernel does not look at the time-out; programs that allow one think that they wait, and libaio's own tests do. */
+TEST(look_with_a_time_out_finds_what_was_held)
+{
+	io_context_t ctx = t_context(8);
+	int fd = t_stall_file("look", 65536, O_RDONLY);
+	struct timespec half_a_minute = { 30, 0 };
+	struct io_event event;
+	char buf[4096];
+	struct iocb iocb;
+	pthread_t thread;
+
+	io_prep_pread(&iocb, fd, buf, sizeof(buf), 0);
+	t_stall_hold();
+	thread = t_stall_release_later(50);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	CHECK_RET(io_getevents(ctx, 0, 1, &event, &half_a_minute), 1);
+	t_join(thread);
+	CHECK_EQ(t_res(&event), 4096);
+}
+
+TEST(look_with_a_time_out_waits_no_longer_than_that)
+{
+	io_context_t ctx = t_context(8);
+	int fd = t_stall_file("look", 65536, O_RDONLY);
+	struct timespec moment = { 0, 1000000 };
+	struct io_event event;
+	char buf[4096];
+	struct iocb iocb;
+
+	if (!is_shim())
+		SKIP("n/a: the kernel's io_submit waits for the file");
+	io_prep_pread(&iocb, fd, buf, sizeof(buf), 0);
+	t_stall_hold();
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	CHECK_RET(io_getevents(ctx, 0, 1, &event, &moment), 0);
+	t_stall_release();
+	t_reap(ctx, 1, &event);
+	CHECK_EQ(t_res(&event), 4096);
+}
+
+/* Such a look is not for what the kernel would not have waited for either. */
+TEST(look_with_a_time_out_does_not_wait_for_a_poll)
+{
+	io_context_t ctx = t_context(8);
+	struct timespec half_a_minute = { 30, 0 };
+	struct io_event event;
+	struct iocb iocb;
+	int ends[2];
+
+	CHECK_EQ(pipe(ends), 0);
+	t_own(ends[0]);
+	t_own(ends[1]);
+	io_prep_poll(&iocb, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	CHECK_RET(io_getevents(ctx, 0, 1, &event, &half_a_minute), 0);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	t_reap(ctx, 1, &event);
 }
 
 TEST(one_look_after_small_cached_requests_finds_them)
