@@ -11,6 +11,7 @@
 #include "base/stats.h"
 #include "base/sys.h"
 #include "lanes/crew.h"
+#include "lanes/native.h"
 
 static struct las_pool requests;
 
@@ -62,25 +63,26 @@ void las_req_put(struct las_req *req)
 }
 
 /*
- * KERNEL: a counter that is full stays full and the event is in the ring all
- * the same (test: eventfd.full_eventfd_never_blocks).  A descriptor without
- * O_NONBLOCK would block there, so it is asked first, for each count.
+ * KERNEL: eventfd-overflow: it counts a full counter (2^64 - 2, beyond which a
+ * write blocks) up to its last value once, and the event is in the ring all
+ * the same (test: eventfd.full_eventfd_never_blocks).  Only the kernel can, so
+ * it is asked to.  A descriptor without O_NONBLOCK would block in the write,
+ * so there is a look before each.
  */
 void las_complete_raise(int fd, uint64_t n, bool may_block)
 {
 	const struct timespec at_once = { 0, 0 };
 	const uint64_t one = 1;
 
-	if (!may_block) {
-		las_sys.write(fd, &n, sizeof(n));
+	if (!may_block && las_sys.write(fd, &n, sizeof(n)) != -EAGAIN)
 		return;
-	}
 	for (; n; n--) {
 		struct pollfd p = { .fd = fd, .events = POLLOUT };
 
-		if (las_sys.ppoll(&p, 1, &at_once, NULL) != 1 || !(p.revents & POLLOUT))
-			return;
-		las_sys.write(fd, &one, sizeof(one));
+		if (las_sys.ppoll(&p, 1, &at_once, NULL) == 1 && p.revents & POLLOUT)
+			las_sys.write(fd, &one, sizeof(one));
+		else
+			las_native_raise(fd);
 	}
 }
 

@@ -22,6 +22,7 @@
 #include <time.h>
 
 #include "base/abi.h"
+#include "base/config.h"
 #include "base/futex.h"
 #include "base/lock.h"
 #include "base/pool.h"
@@ -408,29 +409,47 @@ void las_native_settle(struct las_native *native, const struct las_event *events
 	}
 }
 
-void las_native_kick(struct las_native *native)
+/* Has n events of nobody's come to the ring, at once, each of which raises resfd if that is a descriptor. */
+static void come_to(const struct las_ring *ring, unsigned n, int resfd)
 {
 	struct las_iocb iocb[LAS_NATIVE_BATCH], *list[LAS_NATIVE_BATCH];
-	unsigned n;
-	long fd;
+	long fd = las_sys.eventfd2(1, EFD_CLOEXEC | EFD_NONBLOCK);
 
-	if (!las_load_acquire(&native->led))
-		return;
-	n = las_load_relaxed(&native->min); /* a newer leader's number wakes that one, which is as well */
-	fd = las_sys.eventfd2(1, EFD_CLOEXEC | EFD_NONBLOCK);
 	if (fd < 0)
 		return;
-	/* As many polls of a ready descriptor as the leader waits for. */
 	memset(iocb, 0, n * sizeof(iocb[0]));
 	for (unsigned i = 0; i < n; i++) {
 		iocb[i].opcode = LAS_CMD_POLL;
 		iocb[i].fildes = (uint32_t)fd;
-		iocb[i].buf = 1; /* POLLIN */
+		iocb[i].buf = 1; /* POLLIN, which is there */
 		iocb[i].data = KICK;
+		if (resfd >= 0) {
+			iocb[i].flags = LAS_FLAG_RESFD;
+			iocb[i].resfd = (uint32_t)resfd;
+		}
 		list[i] = &iocb[i];
 	}
-	las_sys.io_submit((uintptr_t)native->ring, n, list);
+	las_sys.io_submit((uintptr_t)ring, n, list);
 	las_sys.close((int)fd);
+}
+
+void las_native_kick(struct las_native *native)
+{
+	if (!las_load_acquire(&native->led))
+		return;
+	/* As many as the leader waits for; a newer leader's number wakes that one, which is as well. */
+	come_to(native->ring, las_load_relaxed(&native->min), -1);
+}
+
+void las_native_raise(int eventfd)
+{
+	struct las_native *native = las_config.lanes & LAS_LANE_NATIVE ? las_native_get(1) : NULL;
+
+	if (!native)
+		return;
+	come_to(native->ring, 1, eventfd);
+	drain(native);
+	las_native_put(native);
 }
 
 /* Before a request goes down: its iocb, its place among the polls. */

@@ -69,6 +69,9 @@ void las_native_settle(struct las_native *native, const struct las_event *events
 /* Makes a leader return soon, if there is one. */
 void las_native_kick(struct las_native *native);
 
+/* Has the kernel raise an eventfd, which can count it up to where a write would block; nothing where it has no AIO. */
+void las_native_raise(int eventfd);
+
 /* Asks the kernel to give up a poll (of this obj, unless it is 0): true if its event is on the way. */
 bool las_native_cancel(struct las_native *native, const struct las_owner *owner, uint64_t obj);
 
