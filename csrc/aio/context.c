@@ -29,6 +29,7 @@
 #define FIRST_TABLE  256
 #define RETIRED      0x80000000u /* in visitors */
 #define KEEP_PAGES   4        /* pages of a free ring that keep their memory */
+#define ALWAYS_ROOM  65536    /* events that any context may have: the kernel's default for the whole system */
 
 struct entry {
 	const void *handle; /* written last, release */
@@ -202,6 +203,17 @@ static struct las_ctx *recycled_locked(unsigned size)
 	}
 }
 
+/*
+ * KERNEL: no-system-limit: one context for more than fs.aio-max-nr is refused,
+ * as programs probe for that; what other contexts have is not counted, and an
+ * administrator's smaller number is for the kernel's memory, not for ours
+ * (test: setup.one_context_for_more_than_the_system_allows).
+ */
+static bool too_many(unsigned n)
+{
+	return n > ALWAYS_ROOM && n > las_config_max_events();
+}
+
 int las_ctx_create(unsigned n, struct las_ctx **out)
 {
 	uint32_t nr, pages;
@@ -211,6 +223,8 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
 
 	if (err)
 		return err;
+	if (too_many(n))
+		return -EAGAIN;
 	err = las_complete_reserve(n);
 	if (err)
 		return -EAGAIN;

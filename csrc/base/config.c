@@ -49,27 +49,46 @@ static unsigned lanes(const char *list)
 	return set ? set | LAS_LANE_CREW : LAS_LANE_ALL;
 }
 
+/* The first line or so of a small file: its length, or a negative errno. */
+static long read_text(const char *path, char *text, size_t bytes)
+{
+	struct iovec iov = { text, bytes - 1 };
+	long fd = las_sys.openat(AT_FDCWD, path, O_RDONLY | O_CLOEXEC, 0), n;
+
+	if (fd < 0)
+		return fd;
+	n = las_sys.preadv2((int)fd, &iov, 1, 0, 0);
+	las_sys.close((int)fd);
+	text[n > 0 ? n : 0] = '\0';
+	return n;
+}
+
 /* "0-1" or "0,2-5": the last number and one. */
 static unsigned possible_cpus(void)
 {
 	char text[256];
-	struct iovec iov = { text, sizeof(text) - 1 };
-	long fd = las_sys.openat(AT_FDCWD, "/sys/devices/system/cpu/possible", O_RDONLY | O_CLOEXEC, 0), n;
 	const char *last = text;
+	long n;
 
-	if (fd >= 0) {
-		n = las_sys.preadv2((int)fd, &iov, 1, 0, 0);
-		las_sys.close((int)fd);
-		if (n > 0) {
-			text[n] = '\0';
-			for (const char *p = text; *p; p++)
-				if (*p == '-' || *p == ',')
-					last = p + 1;
-			return (unsigned)strtoul(last, NULL, 10) + 1;
-		}
+	if (read_text("/sys/devices/system/cpu/possible", text, sizeof(text)) > 0) {
+		for (const char *p = text; *p; p++)
+			if (*p == '-' || *p == ',')
+				last = p + 1;
+		return (unsigned)strtoul(last, NULL, 10) + 1;
 	}
 	n = sysconf(_SC_NPROCESSORS_CONF);
 	return n > 0 ? (unsigned)n : 1;
+}
+
+unsigned las_config_max_events(void)
+{
+	char text[32];
+	unsigned long max;
+
+	if (read_text("/proc/sys/fs/aio-max-nr", text, sizeof(text)) <= 0)
+		return UINT_MAX;
+	max = strtoul(text, NULL, 10);
+	return max < UINT_MAX ? (unsigned)max : UINT_MAX;
 }
 
 void las_config_load(void)

@@ -25,4 +25,7 @@ extern struct las_config las_config;
 
 void las_config_load(void);
 
+/* fs.aio-max-nr as it is now, UINT_MAX where there is none. */
+unsigned las_config_max_events(void);
+
 #endif
