@@ -1,9 +1,10 @@
 /*
  * context.c - see context.h.
  *
- * The table is open-addressed and only grows: an address, once a ring, stays
- * one, so entries are never removed and readers need no lock.  A table that
- * became too small is left to late readers and replaced by a larger one.
+ * The table is open-addressed and only grows, so readers need no lock: an
+ * entry whose ring the program has moved away stays, without a context.  A
+ * table that became too small is left to late readers and replaced by a
+ * larger one.
  *
  * Rings are cut from chunks of shared anonymous memory, each mapped twice;
  * free contexts wait in a list per size (powers of two of pages), oldest
@@ -67,33 +68,32 @@ static size_t hash(const void *handle)
 	return (size_t)((uintptr_t)handle / PAGE_BYTES * 0x9e3779b97f4a7c15u >> 20);
 }
 
-/*
- * KERNEL: it finds a context by the id in the ring's memory, so a ring that
- * cannot be read is no context (test: ring.unmapped_ring_is_einval).  The
- * callers of find() ask base/umem.h, which costs nothing once it trusts.
- */
-static struct las_ctx *find(const void *handle)
+static struct entry *entry_of(struct table *t, const void *handle)
 {
-	/* Acquire: pairs with the release that publishes a table.  Whoever has a handle has it from a later moment. */
-	const struct table *t = las_load_acquire(&contexts.table);
-
-	if (!t || !handle)
-		return NULL;
 	for (size_t i = hash(handle) & t->mask;; i = (i + 1) & t->mask) {
 		const void *at = las_load_acquire(&t->entries[i].handle); /* pairs with insert_locked */
 
 		if (at == handle)
-			return las_load_acquire(&t->entries[i].ctx);
+			return &t->entries[i];
 		if (!at)
 			return NULL;
 	}
+}
+
+static struct las_ctx *find(const void *handle)
+{
+	/* Acquire: pairs with the release that publishes a table.  Whoever has a handle has it from a later moment. */
+	struct table *t = las_load_acquire(&contexts.table);
+	struct entry *e = t && handle ? entry_of(t, handle) : NULL;
+
+	return e ? las_load_acquire(&e->ctx) : NULL;
 }
 
 static void insert_locked(struct table *t, struct las_ctx *ctx)
 {
 	size_t i = hash(ctx->slots.handle) & t->mask;
 
-	/* An address that is there already was a ring that the program has unmapped; now it is this one. */
+	/* An address that is there already was a ring that the program has unmapped or moved; now it is this one. */
 	while (t->entries[i].handle && t->entries[i].handle != ctx->slots.handle)
 		i = (i + 1) & t->mask;
 	las_store_release(&t->entries[i].ctx, ctx);
@@ -114,12 +114,93 @@ static int register_locked(struct las_ctx *ctx)
 			return -ENOMEM;
 		t->mask = n - 1;
 		for (size_t i = 0; old && i <= old->mask; i++)
-			if (old->entries[i].handle)
+			if (old->entries[i].ctx)
 				insert_locked(t, old->entries[i].ctx);
 		las_store_release(&contexts.table, t);
 	}
 	insert_locked(contexts.table, ctx);
 	return 0;
+}
+
+/* From now on the context is found at another address, and no longer at the one before. */
+static int relocate_locked(struct las_ctx *ctx, struct las_ring *handle)
+{
+	struct las_ring *before = ctx->slots.handle;
+	struct entry *e;
+	int err;
+
+	ctx->slots.handle = handle;
+	err = register_locked(ctx);
+	if (err) {
+		ctx->slots.handle = before;
+		return err;
+	}
+	e = entry_of(contexts.table, before);
+	if (e)
+		las_store_release(&e->ctx, NULL);
+	return 0;
+}
+
+/* Whether the program's address shows the very memory of the ring: what is written here appears there. */
+static bool shows_ring(const struct las_ctx *ctx, const struct las_ring *at)
+{
+	struct las_ring *view = ctx->slots.view;
+	uint32_t id = ctx->id;
+	bool same;
+
+	if (view == ctx->slots.handle) /* there is one view only, and it has gone with the program's */
+		return false;
+	/* The id is no use to a program. */
+	las_store_relaxed(&view->id, ~id);
+	same = las_load_relaxed(&at->id) == ~id;
+	las_store_relaxed(&view->id, id);
+	return same;
+}
+
+/*
+ * KERNEL: it finds a context by the id in the ring's memory, and lets the
+ * handle move with the ring when the program moves that by mremap, as
+ * checkpoint and restore do (test: ring.ring_moved_by_mremap).  Nobody tells
+ * us of the move, so a handle that is not known is looked at.
+ */
+static __attribute__((noinline)) struct las_ctx *find_moved(const void *handle)
+{
+	const struct las_ring *at = handle;
+	struct las_ctx *found = NULL;
+	struct table *t;
+	uint32_t id;
+
+	if ((uintptr_t)handle % PAGE_BYTES || !las_umem_readable(at, sizeof(*at)) || at->magic != LAS_RING_MAGIC)
+		return NULL;
+	id = at->id;
+	las_lock(&contexts.lock);
+	t = contexts.table;
+	for (size_t i = 0; t && i <= t->mask && !found; i++) {
+		struct las_ctx *ctx = t->entries[i].ctx;
+
+		if (ctx && ctx->id == id && !las_ctx_dead(ctx) && shows_ring(ctx, at))
+			found = ctx;
+	}
+	if (found && relocate_locked(found, (struct las_ring *)(uintptr_t)at) < 0)
+		found = NULL;
+	if (found)
+		found->moved = true;
+	las_unlock(&contexts.lock);
+	return found;
+}
+
+/*
+ * KERNEL: a ring that cannot be read is no context
+ * (test: ring.unmapped_ring_is_einval).  That costs nothing once
+ * base/umem.h trusts the page.
+ */
+static struct las_ctx *look_up(const void *handle)
+{
+	struct las_ctx *ctx = find(handle);
+
+	if (las_unlikely(!ctx))
+		return find_moved(handle);
+	return las_likely(las_umem_readable(handle, sizeof(uint32_t))) ? ctx : NULL;
 }
 
 /* Maps `bytes` twice.  Without the second view the first serves for both. */
@@ -259,6 +340,21 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
 	return 0;
 }
 
+/*
+ * A ring that the program has moved lies where the program may map something
+ * else without telling, so its next life is at an address of our choice.
+ * What the program has stays as it is: readable, and its own to unmap.
+ */
+static bool bring_home_locked(struct las_ctx *ctx)
+{
+	void *handle = las_sys.mremap_dup(ctx->slots.view, PAGE_BYTES << size_of(ctx->slots.pages));
+
+	if (!handle || relocate_locked(ctx, handle) < 0)
+		return false;
+	ctx->moved = false;
+	return true;
+}
+
 static void recycle(struct las_ctx *ctx)
 {
 	size_t bytes = (size_t)ctx->slots.pages * PAGE_BYTES;
@@ -268,7 +364,8 @@ static void recycle(struct las_ctx *ctx)
 		las_sys.madvise((char *)ctx->slots.view + KEEP_PAGES * PAGE_BYTES, bytes - KEEP_PAGES * PAGE_BYTES,
 		                MADV_REMOVE);
 	las_lock(&contexts.lock);
-	las_list_push(&contexts.free[size_of(ctx->slots.pages)], &ctx->link);
+	if (las_likely(!ctx->moved) || bring_home_locked(ctx))
+		las_list_push(&contexts.free[size_of(ctx->slots.pages)], &ctx->link);
 	las_unlock(&contexts.lock);
 }
 
@@ -285,9 +382,9 @@ void las_ctx_retire(struct las_ctx *ctx)
 
 struct las_ctx *las_ctx_enter(const void *handle)
 {
-	struct las_ctx *ctx = find(handle);
+	struct las_ctx *ctx = look_up(handle);
 
-	if (las_unlikely(!ctx || !las_umem_readable(handle, sizeof(uint32_t))))
+	if (las_unlikely(!ctx))
 		return NULL;
 	/* Acquire: pairs with the release in las_ctx_create, when the handle is an old one in its next life. */
 	if (las_unlikely(las_add_acquire(&ctx->busy, 1) & LAS_CTX_DEAD)) {
@@ -306,9 +403,9 @@ void las_ctx_leave(struct las_ctx *ctx)
 
 struct las_ctx *las_ctx_visit(const void *handle)
 {
-	struct las_ctx *ctx = find(handle);
+	struct las_ctx *ctx = look_up(handle);
 
-	if (las_unlikely(!ctx || !las_umem_readable(handle, sizeof(uint32_t))))
+	if (las_unlikely(!ctx))
 		return NULL;
 	las_add_acq_rel(&ctx->visitors, 1);
 	if (las_unlikely(las_ctx_dead(ctx))) {
@@ -339,7 +436,7 @@ void las_ctx_totals(uint64_t *head, uint64_t *all)
 	for (size_t i = 0; contexts.table && i <= contexts.table->mask; i++) {
 		const struct entry *e = &contexts.table->entries[i];
 
-		if (e->handle) {
+		if (e->ctx) {
 			*head += las_load_relaxed(&e->ctx->count_head); /* a count that is still growing */
 			*all += las_load_relaxed(&e->ctx->count_all);
 		}

@@ -33,6 +33,7 @@ struct las_ctx {
 	struct las_slots slots;
 	uint32_t id;
 	uint32_t reserved;    /* requests promised by the pools */
+	bool moved;           /* the program has moved its ring; guarded by the table's lock */
 
 	uint32_t busy LAS_LINE_ALIGNED; /* atomic, a futex for io_destroy */
 	uint32_t visitors;              /* atomic */
