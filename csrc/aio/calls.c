@@ -120,7 +120,7 @@ static long submit(io_context_t handle, long nr, struct iocb **iocbpp, bool quie
 	las_inside++;
 	ret = las_submit(ctx, nr, (struct las_iocb *const *)(void *)iocbpp, quiet);
 	las_inside--;
-	las_ctx_leave(ctx);
+	las_ctx_leave(ctx, 1);
 	return ret;
 }
 

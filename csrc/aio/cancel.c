@@ -29,6 +29,7 @@ static struct las_req *take_queued(const struct las_owner *owner, uint64_t obj)
 
 static void take_back(struct las_req *req)
 {
+	las_count(cancelled, 1);
 	las_crew_leave_order(req);
 	req->owner->discard(req);
 }

@@ -113,15 +113,16 @@ static void wake(struct las_ctx *ctx, struct wake w)
 		las_native_kick(ctx->native);
 }
 
-void las_complete_post(struct las_ctx *ctx, const struct las_event *event, bool by_head)
+void las_complete_post(struct las_ctx *ctx, const struct las_event *events, unsigned n, bool by_head)
 {
 	struct wake w = { 0, false };
 
 	las_lock(&ctx->lock);
-	las_ring_post_locked(&ctx->slots, event);
-	las_store_relaxed(&ctx->count_all, ctx->count_all + 1);
+	for (unsigned i = 0; i < n; i++)
+		las_ring_post_locked(&ctx->slots, &events[i]);
+	las_store_relaxed(&ctx->count_all, ctx->count_all + n);
 	if (by_head)
-		las_store_relaxed(&ctx->count_head, ctx->count_head + 1);
+		las_store_relaxed(&ctx->count_head, ctx->count_head + n);
 	if (las_unlikely(ctx->waiters && (int32_t)(las_done_count(ctx->slots.done) - ctx->wake_at) >= 0))
 		w = wake_locked(ctx);
 	/* A leader that waits for several in the kernel has counted on this one to come there, and counts anew. */
@@ -148,7 +149,7 @@ static void let_go(struct las_ctx *ctx, bool settles, enum las_lane lane)
 		las_sub_acq_rel(&ctx->settling, 1);
 	if (lane == LAS_LANE_CREW)
 		las_sub_acq_rel(&ctx->elsewhere, 1);
-	las_ctx_leave(ctx);
+	las_ctx_leave(ctx, 1);
 }
 
 void las_complete_elsewhere(struct las_ctx *ctx)
@@ -179,7 +180,7 @@ static void complete(struct las_req *req, long result)
 	req->eventfd = NULL;
 	las_crew_paid(req);
 	las_req_put(req);
-	las_complete_post(ctx, &event, false);
+	las_complete_post(ctx, &event, 1, false);
 	if (eventfd) {
 		las_complete_raise(eventfd->fd, 1, may_block);
 		las_hold_put(eventfd);
@@ -189,22 +190,76 @@ static void complete(struct las_req *req, long result)
 	let_go(ctx, settles, lane);
 }
 
+/* Raises the eventfds of a batch, each once with all that it is owed; notes[i] is NULL where there is nothing to do. */
+struct note {
+	struct las_hold *eventfd;
+	bool may_block;
+};
+
+static void raise_all(struct note *notes, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct las_hold *eventfd = notes[i].eventfd;
+		uint64_t owed = 1;
+
+		if (!eventfd)
+			continue;
+		for (unsigned j = i + 1; j < n; j++) {
+			if (notes[j].eventfd != eventfd)
+				continue;
+			owed++;
+			notes[j].eventfd = NULL;
+			las_hold_put(eventfd);
+		}
+		las_complete_raise(eventfd->fd, owed, notes[i].may_block);
+		las_hold_put(eventfd);
+	}
+}
+
+/* From the native lane, whose requests do not settle and are nowhere else. */
+static void complete_all(struct las_req **reqs, unsigned n)
+{
+	struct las_ctx *ctx = las_ctx_of(reqs[0]->owner);
+	struct las_event events[LAS_OWNER_BATCH];
+	struct note notes[LAS_OWNER_BATCH];
+	unsigned notifying = 0, i = 0;
+
+	do {
+		struct las_req *req = reqs[i];
+
+		events[i] = (struct las_event){ .data = req->data, .obj = req->obj, .res = req->result };
+		notes[i] = (struct note){ req->eventfd, req->eventfd_may_block };
+		notifying += req->eventfd != NULL;
+		req->eventfd = NULL;
+		las_crew_paid(req);
+		las_req_put(req);
+	} while (++i < n);
+	las_complete_post(ctx, events, n, false);
+	if (notifying) {
+		raise_all(notes, n);
+		las_sub_acq_rel(&ctx->notifying, notifying);
+	}
+	las_ctx_leave(ctx, n);
+}
+
 static void discard(struct las_req *req)
 {
 	struct las_ctx *ctx = las_ctx_of(req->owner);
-	bool settles = req->settles;
+	bool settles = req->settles, eventfd = req->eventfd;
 	enum las_lane lane = req->lane;
 
 	las_crew_paid(req);
 	las_req_put(req);
 	las_slot_put(&ctx->slots);
-	las_count(cancelled, 1);
+	if (lane == LAS_LANE_NATIVE && eventfd)
+		las_sub_acq_rel(&ctx->notifying, 1);
 	let_go(ctx, settles, lane);
 }
 
 void las_complete_own(struct las_owner *owner)
 {
 	owner->complete = complete;
+	owner->complete_all = complete_all;
 	owner->discard = discard;
 	owner->moved = moved;
 }

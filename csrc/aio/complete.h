@@ -24,8 +24,8 @@ struct las_req *las_req_get(void);
 /* Gives up what the request holds, and its memory. */
 void las_req_put(struct las_req *req);
 
-/* Makes an event visible and wakes whom it satisfies.  by_head: it was finished inside io_submit. */
-void las_complete_post(struct las_ctx *ctx, const struct las_event *event, bool by_head);
+/* Makes n events visible and wakes whom they satisfy.  by_head: they were finished inside io_submit. */
+void las_complete_post(struct las_ctx *ctx, const struct las_event *events, unsigned n, bool by_head);
 /* Wakes every waiter: the context is being destroyed. */
 void las_complete_wake_all(struct las_ctx *ctx);
 /* A request is about to go to the crew or the poll set: a leader in the kernel would not hear of its end. */

@@ -388,16 +388,16 @@ struct las_ctx *las_ctx_enter(const void *handle)
 		return NULL;
 	/* Acquire: pairs with the release in las_ctx_create, when the handle is an old one in its next life. */
 	if (las_unlikely(las_add_acquire(&ctx->busy, 1) & LAS_CTX_DEAD)) {
-		las_ctx_leave(ctx);
+		las_ctx_leave(ctx, 1);
 		return NULL;
 	}
 	return ctx;
 }
 
-void las_ctx_leave(struct las_ctx *ctx)
+void las_ctx_leave(struct las_ctx *ctx, uint32_t n)
 {
 	/* Release what was done to the context to io_destroy, which acquires by loading busy. */
-	if (las_unlikely(las_sub_acq_rel(&ctx->busy, 1) == (LAS_CTX_DEAD | 1)))
+	if (las_unlikely(las_sub_acq_rel(&ctx->busy, n) == (LAS_CTX_DEAD | n)))
 		las_futex_wake(&ctx->busy, LAS_WAKE_ALL);
 }
 

@@ -67,7 +67,8 @@ void las_ctx_retire(struct las_ctx *ctx);
 
 /* The live context behind a handle of any bit pattern, or NULL.  For io_submit: keeps it busy. */
 struct las_ctx *las_ctx_enter(const void *handle);
-void las_ctx_leave(struct las_ctx *ctx);
+/* Undoes so many entries. */
+void las_ctx_leave(struct las_ctx *ctx, uint32_t n);
 /* The same for calls that io_destroy does not wait for. */
 struct las_ctx *las_ctx_visit(const void *handle);
 void las_ctx_unvisit(struct las_ctx *ctx);

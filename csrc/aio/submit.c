@@ -44,6 +44,7 @@ struct submission {
 	struct las_req *native[LAS_NATIVE_BATCH]; /* requests for the kernel */
 	unsigned native_count;
 	bool quiet;
+	bool again; /* the only request went to the kernel on an assumption that was wrong, and was withdrawn */
 	bool asked_descriptors, shares_descriptors;
 	bool asked_priority;
 	int16_t priority;
@@ -72,15 +73,10 @@ static void flush_raises(struct submission *s)
 
 static int find_eventfd(struct submission *s, uint32_t fd, struct las_file **file)
 {
-	int err;
-
 	/* A full table drops an entry: what it owes is paid before. */
 	if (las_unlikely(s->eventfds.count == LAS_BATCH_FILES))
 		flush_raises(s);
-	err = las_batch_file(&s->eventfds, (int)fd, file);
-	if (!err)
-		err = las_file_refresh(*file); /* eight bytes are going to be written there: nothing is assumed */
-	return err ? err : las_file_check_eventfd(*file);
+	return las_batch_eventfd(&s->eventfds, (int)fd, file);
 }
 
 static void post(struct submission *s, const struct candidate *c, long result)
@@ -89,8 +85,8 @@ static void post(struct submission *s, const struct candidate *c, long result)
 
 	/* Another thread may see the event and close the eventfd before it is raised. */
 	if (c->eventfd && las_load_relaxed(&s->ctx->shared) && !c->eventfd->hold)
-		(void)las_hold_get(c->eventfd->fd, LAS_HOLD_PLAIN, &c->eventfd->hold);
-	las_complete_post(s->ctx, &event, true);
+		(void)las_hold_get(c->eventfd->fd, LAS_HOLD_EVENTFD, &c->eventfd->hold);
+	las_complete_post(s->ctx, &event, 1, true);
 	if (c->eventfd)
 		s->raises[c->eventfd - s->eventfds.files]++;
 }
@@ -211,6 +207,7 @@ static bool goes_bare(struct submission *s, struct las_req *req)
 	    (file->medium != LAS_MEDIUM_STACKED && file->medium != LAS_MEDIUM_MEMORY))
 		return false;
 	file->bare = true;
+	file->remembered = false;
 	las_file_remember(file);
 	if (file->medium == LAS_MEDIUM_MEMORY) {
 		req->owner->complete(req, las_op_run(&req->op, req->fd));
@@ -222,11 +219,31 @@ static bool goes_bare(struct submission *s, struct las_req *req)
 	return las_list_empty(&refused);
 }
 
+/*
+ * Whether a request went to the kernel on a wrong assumption about its
+ * descriptor (lanes/file.h).  It never ran, and is the only one of its call.
+ */
+static bool was_misled(struct submission *s, const struct las_req *req)
+{
+	struct las_file *file;
+	int flags;
+
+	if (!s->files.alone || las_batch_file(&s->files, req->fd, &file) < 0 || !file->assumed)
+		return false;
+	flags = file->flags;
+	return las_file_refresh(file) < 0 || req->turned_away || ((file->flags ^ flags) & O_DIRECT);
+}
+
 /* The kernel would not have it after all; its descriptor is still open.  It is accepted: it runs, here if need be. */
 static void carry_on(struct submission *s, struct las_req *req)
 {
 	struct las_file *file;
 
+	if (was_misled(s, req)) {
+		s->again = true;
+		req->owner->discard(req);
+		return;
+	}
 	if (goes_bare(s, req))
 		return;
 	req->lane = LAS_LANE_CREW;
@@ -437,13 +454,13 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 
 	s.ctx = ctx;
 	s.quiet = quiet;
-	s.asked_descriptors = s.asked_priority = false;
+	s.again = s.asked_descriptors = s.asked_priority = false;
 	s.shares_descriptors = true;
 	s.native_count = 0;
 	las_ctx_used(ctx);
 	las_store_relaxed(&ctx->unwaited, las_load_relaxed(&ctx->unwaited) + 1); /* a hint: lost updates are harmless */
-	las_batch_init(&s.files);
-	las_batch_init(&s.eventfds);
+	las_batch_init(&s.files, nr == 1);
+	las_batch_init(&s.eventfds, false);
 	memset(s.raises, 0, sizeof(s.raises));
 	las_list_init(&s.crew);
 	for (i = 0; i < nr; i++) {
@@ -456,6 +473,14 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 	}
 	flush_raises(&s);
 	flush_native(&s);
+	if (las_unlikely(s.again)) {
+		las_batch_fini(&s.files);
+		las_batch_init(&s.files, false);
+		err = submit_one(&s, iocbs[0]);
+		i = !err;
+		flush_raises(&s);
+		flush_native(&s);
+	}
 	push_crew(&s);
 	las_batch_fini(&s.files);
 	las_batch_fini(&s.eventfds);

@@ -23,6 +23,7 @@
 
 #define HIGH_FD 4096    /* duplicates are numbered from here where the limit allows */
 #define LOCK_RANGES 16  /* locks of others that are looked past before a file counts as locked */
+#define EVENTFDS    64  /* that are found again, by number */
 
 static struct {
 	struct las_lock lock;
@@ -30,6 +31,7 @@ static struct {
 	struct las_link parked; /* holds without, whose file carries a POSIX lock */
 	unsigned nparked;       /* also read without the lock, as a hint */
 	bool ever_parked;
+	struct las_hold *eventfds[EVENTFDS]; /* the latest of that number, while it has references */
 	struct las_pool pool;
 	int base;   /* lowest number for a duplicate */
 	bool ready; /* table grown, handlers registered */
@@ -143,14 +145,31 @@ static long duplicate(int fd)
 	return dup;
 }
 
-/* The same open file; where the kernel does not tell (seccomp), the same inode opened alike has to do. */
+#ifndef F_DUPFD_QUERY
+#define F_DUPFD_QUERY 1027 /* Linux 6.10 */
+#endif
+
+/* Whether both are the same open file, of the program's number a and a hold b; -1 where the kernel does not tell. */
+static int same_open_file(int a, int b)
+{
+	long order = las_sys.fcntl(a, F_DUPFD_QUERY, (uintptr_t)b);
+
+	if (order == -EBADF)
+		return 0;
+	if (order >= 0)
+		return (int)order;
+	order = las_sys.kcmp_file((int)las_sys.getpid(), a, b);
+	return order >= 0 ? order == 0 : -1;
+}
+
+/* Where the kernel does not tell (seccomp), the same inode opened alike has to do. */
 static bool same_file(int a, int b)
 {
-	long order = las_sys.kcmp_file((int)las_sys.getpid(), a, b);
+	int order = same_open_file(a, b);
 	struct stat sa, sb;
 
 	if (order >= 0)
-		return order == 0;
+		return order;
 	return las_sys.fstat(a, &sa) == 0 && las_sys.fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
 	       sa.st_ino == sb.st_ino && las_sys.fcntl(a, F_GETFL, 0) == las_sys.fcntl(b, F_GETFL, 0);
 }
@@ -191,10 +210,29 @@ static struct las_hold *share_locked(int fd)
 	las_list_each(&holds.live, l, tmp) {
 		struct las_hold *hold = las_container_of(l, struct las_hold, link);
 
-		if (hold->from == fd && hold->kind != LAS_HOLD_PLAIN && same_file(fd, hold->fd) && ref_if_live(hold))
+		if (hold->from == fd && hold->kind >= LAS_HOLD_LOCKS && same_file(fd, hold->fd) && ref_if_live(hold))
 			return hold;
 	}
 	return NULL;
+}
+
+struct las_hold *las_hold_find_eventfd(int fd)
+{
+	struct las_hold *hold;
+
+	if (fd < 0)
+		return NULL;
+	las_lock(&holds.lock);
+	hold = holds.eventfds[fd % EVENTFDS];
+	if (hold && (hold->from != fd || !ref_if_live(hold)))
+		hold = NULL;
+	las_unlock(&holds.lock);
+	/* All eventfds share one inode: here only a sure answer counts. */
+	if (hold && same_open_file(fd, hold->fd) != 1) {
+		las_hold_put(hold);
+		return NULL;
+	}
+	return hold;
 }
 
 int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
@@ -203,7 +241,7 @@ int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
 	long dup = 0;
 
 	las_lock(&holds.lock);
-	if (kind != LAS_HOLD_PLAIN && holds.ever_parked) {
+	if (kind >= LAS_HOLD_LOCKS && holds.ever_parked) {
 		hold = share_locked(fd);
 		if (hold) {
 			las_unlock(&holds.lock);
@@ -221,6 +259,8 @@ int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
 	if (dup >= 0) {
 		hold->refs = 1;
 		las_list_push(&holds.live, &hold->link);
+		if (kind == LAS_HOLD_EVENTFD)
+			holds.eventfds[fd % EVENTFDS] = hold;
 	}
 	las_unlock(&holds.lock);
 	if (dup < 0 && hold)
@@ -271,6 +311,8 @@ static void close_listed(struct las_hold *hold)
 	las_sys.close(hold->fd);
 	las_lock(&holds.lock);
 	las_list_remove(&hold->link);
+	if (hold->kind == LAS_HOLD_EVENTFD && holds.eventfds[hold->from % EVENTFDS] == hold)
+		holds.eventfds[hold->from % EVENTFDS] = NULL;
 	las_unlock(&holds.lock);
 	las_pool_put(&holds.pool, hold);
 }

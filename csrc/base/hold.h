@@ -24,9 +24,10 @@
 #include "base/list.h"
 
 enum las_hold_kind {
-	LAS_HOLD_PLAIN,  /* closing has no side effect */
-	LAS_HOLD_LOCKS,  /* a regular file: POSIX locks are possible */
-	LAS_HOLD_LINGERS /* a file of a server: as above, and closing may flush */
+	LAS_HOLD_PLAIN,   /* closing has no side effect */
+	LAS_HOLD_EVENTFD, /* nor here; found again by las_hold_find_eventfd() */
+	LAS_HOLD_LOCKS,   /* a regular file: POSIX locks are possible */
+	LAS_HOLD_LINGERS, /* a file of a server: as above, and closing may flush */
 };
 
 struct las_hold {
@@ -34,6 +35,7 @@ struct las_hold {
 	int refs;             /* atomic */
 	int fd;
 	int from;             /* the program's descriptor that was duplicated */
+	int flags;            /* of an eventfd: its F_GETFL, to spare asking; 0 until they are known */
 	enum las_hold_kind kind;
 	int64_t parked_ns;    /* since when */
 };
@@ -48,6 +50,8 @@ void las_hold_release(unsigned n);
 int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **hold);
 /* Takes over a descriptor of our own (an epoll instance), moving it to a high number; closes it on failure. */
 int las_hold_adopt(int fd, struct las_hold **hold);
+/* A reference on a hold of an eventfd that is in use and still is what fd stands for; NULL if there is none. */
+struct las_hold *las_hold_find_eventfd(int fd);
 void las_hold_ref(struct las_hold *hold);
 void las_hold_put(struct las_hold *hold);
 /* Closes parked holds whose time has come or whose lock is gone; true if some are left, to be looked at again. */

@@ -37,6 +37,7 @@ static struct {
 
 #define RECENT       4
 #define RECENT_TICKS 50000 /* 10 to 50 microseconds, whatever the machine; opening a file on a server takes longer */
+#define DIRECT_TICKS 3000000 /* a millisecond or so: what the kernel checks itself */
 #define KIND_TICKS   3000000 /* a millisecond or so */
 #define RECENT_USES  64    /* assumptions in a row before the flags are read again */
 
@@ -69,9 +70,10 @@ void las_file_init(void)
 	las_sys.close((int)fd);
 }
 
-void las_batch_init(struct las_batch *batch)
+void las_batch_init(struct las_batch *batch, bool alone)
 {
 	batch->count = batch->next = 0;
+	batch->alone = alone;
 }
 
 void las_batch_fini(struct las_batch *batch)
@@ -92,15 +94,16 @@ static int read_flags(int fd, int *out)
 }
 
 /* The file as of a moment ago, if this thread used the descriptor then; NULL if it did not. */
-static struct recent *recall(int fd)
+static struct recent *recall(int fd, bool alone)
 {
 	struct recent *r = &recent[(unsigned)fd % RECENT];
+	bool checked = alone && r->file.flags & O_DIRECT && !r->file.bare;
 	uint64_t now;
 
 	if (r->file.fd != fd + 1 || r->uses == 0)
 		return NULL;
 	now = las_ticks();
-	if (now - r->stamp > RECENT_TICKS)
+	if (now - r->stamp > (checked ? DIRECT_TICKS : RECENT_TICKS))
 		return NULL;
 	/* Already now what las_file_remember() would do in a moment: reading the time is dear in virtual machines. */
 	r->stamp = now;
@@ -108,12 +111,13 @@ static struct recent *recall(int fd)
 	return r;
 }
 
-void las_file_remember(const struct las_file *file)
+void las_file_remember(struct las_file *file)
 {
 	struct recent *r = &recent[(unsigned)file->fd % RECENT];
 
-	if (file->assumed)
+	if (file->assumed || file->remembered)
 		return;
+	file->remembered = true;
 	r->file = *file;
 	r->file.fd = file->fd + 1;
 	r->file.hold = NULL;
@@ -148,6 +152,14 @@ int las_file_refresh(struct las_file *file)
 	return read_flags(file->fd, &file->flags);
 }
 
+static struct las_file *in_batch(struct las_batch *batch, int fd)
+{
+	for (unsigned i = 0; i < batch->count; i++)
+		if (batch->files[i].fd == fd)
+			return &batch->files[i];
+	return NULL;
+}
+
 /* A place for one more file; the oldest makes room. */
 static struct las_file *place(struct las_batch *batch)
 {
@@ -163,17 +175,15 @@ static struct las_file *place(struct las_batch *batch)
 
 int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 {
-	struct las_file *file;
+	struct las_file *file = in_batch(batch, fd);
 	struct recent *r;
 	int flags = 0, err;
 
-	for (unsigned i = 0; i < batch->count; i++) {
-		if (batch->files[i].fd == fd) {
-			*out = &batch->files[i];
-			return 0;
-		}
+	if (file) {
+		*out = file;
+		return 0;
 	}
-	r = recall(fd);
+	r = recall(fd, batch->alone);
 	err = r ? 0 : read_flags(fd, &flags);
 	if (err)
 		return err;
@@ -194,27 +204,37 @@ bool las_file_bounded(const struct las_file *file)
 	return S_ISREG(file->mode) || S_ISBLK(file->mode) || S_ISDIR(file->mode);
 }
 
-int las_file_look(struct las_file *file)
+static int stat_file(struct las_file *file)
 {
 	struct stat st;
-	long err;
+	long err = las_sys.fstat(file->fd, &st);
 
-	/* A look is taken before something is done that an assumption is not good enough for. */
-	err = las_file_refresh(file);
-	if (err < 0)
-		return (int)err;
-	if (file->looked)
-		return 0;
-	err = las_sys.fstat(file->fd, &st);
 	if (err < 0)
 		return (int)err;
 	file->mode = st.st_mode;
 	file->device = st.st_dev;
 	file->inode = st.st_ino;
+	return 0;
+}
+
+int las_file_look(struct las_file *file)
+{
+	int err;
+
+	/* A look is taken before something is done that an assumption is not good enough for. */
+	err = las_file_refresh(file);
+	if (err < 0)
+		return err;
+	if (file->looked)
+		return 0;
+	err = stat_file(file);
+	if (err < 0)
+		return err;
 	/* Whatever has no position refuses a positioned read, even one of nothing and whatever it was opened for. */
 	if (!las_file_bounded(file))
 		file->stream = las_sys.preadv2(file->fd, NULL, 0, 0, 0) == -ESPIPE;
 	file->looked = true;
+	file->remembered = false;
 	return 0;
 }
 
@@ -228,13 +248,13 @@ bool las_file_anonymous(const struct las_file *file)
 	return file->device == kernel.anon_device && file->inode == kernel.anon_inode;
 }
 
-int las_file_check_eventfd(struct las_file *file)
+static int check_eventfd(struct las_file *file)
 {
 	int err;
 
 	if (file->is_eventfd)
 		return 0;
-	err = las_file_look(file);
+	err = stat_file(file);
 	if (err)
 		return err;
 	/* The inode keeps us from ever writing into a file of the program's; of its kind, only an eventfd looks at 8 bytes. */
@@ -244,6 +264,27 @@ int las_file_check_eventfd(struct las_file *file)
 		return -EINVAL;
 	file->is_eventfd = true;
 	return 0;
+}
+
+int las_batch_eventfd(struct las_batch *batch, int fd, struct las_file **out)
+{
+	struct las_hold *hold;
+	int err;
+
+	*out = in_batch(batch, fd);
+	if (*out && (*out)->is_eventfd)
+		return 0;
+	hold = *out ? NULL : las_hold_find_eventfd(fd);
+	if (hold) {
+		*out = place(batch);
+		**out = (struct las_file){ .fd = fd, .flags = las_load_relaxed(&hold->flags), .is_eventfd = true,
+			                   .hold = hold };
+		return 0;
+	}
+	err = las_batch_file(batch, fd, out);
+	if (!err)
+		err = las_file_refresh(*out); /* eight bytes are going to be written there */
+	return err ? err : check_eventfd(*out);
 }
 
 int las_file_medium(struct las_file *file)
@@ -256,6 +297,7 @@ int las_file_medium(struct las_file *file)
 	err = las_file_look(file);
 	if (err)
 		return err;
+	file->remembered = false;
 	file->medium = LAS_MEDIUM_SERVER;
 	if (S_ISBLK(file->mode)) {
 		file->medium = LAS_MEDIUM_DISK;
@@ -398,12 +440,14 @@ int las_file_hold(struct las_file *file, struct las_hold **hold)
 {
 	if (!file->hold) {
 		enum las_hold_kind kind = LAS_HOLD_LOCKS; /* any file with an inode of its own may carry one */
-		int err = las_file_look(file);
+		int err = file->is_eventfd ? 0 : las_file_look(file);
 
 		if (!err && S_ISREG(file->mode)) {
 			err = las_file_medium(file);
 			if (file->medium == LAS_MEDIUM_SERVER)
 				kind = LAS_HOLD_LINGERS;
+		} else if (file->is_eventfd) {
+			kind = LAS_HOLD_EVENTFD;
 		} else if (las_file_anonymous(file) || S_ISSOCK(file->mode)) {
 			kind = LAS_HOLD_PLAIN;
 		}
@@ -411,6 +455,8 @@ int las_file_hold(struct las_file *file, struct las_hold **hold)
 			err = las_hold_get(file->fd, kind, &file->hold);
 		if (err)
 			return err;
+		if (file->is_eventfd) /* until then it is taken for one that may block, which costs time only */
+			las_store_relaxed(&file->hold->flags, file->flags);
 	}
 	las_hold_ref(file->hold);
 	*hold = file->hold;

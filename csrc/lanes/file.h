@@ -9,7 +9,10 @@
  * descriptor that the head lane used a moment ago is assumed to be the same
  * file.  The program may have put another one under the number meanwhile; so
  * an assumption serves the head lane only, where a wrong one costs time and
- * no correctness, and is checked before the request goes anywhere else.
+ * no correctness, and is checked before the request goes anywhere else - but
+ * for one: what the native lane used a moment ago, and is O_DIRECT, goes down
+ * to the kernel as such.  The kernel looks at the descriptor itself, and a
+ * request that it does not take is looked at afresh.
  */
 #ifndef LAS_LANES_FILE_H
 #define LAS_LANES_FILE_H
@@ -37,6 +40,7 @@ struct las_file {
 	uint32_t mode;          /* st_mode, once looked */
 	uint64_t device, inode; /* once looked */
 	bool assumed;           /* the flags are a moment old; las_file_refresh() makes sure */
+	bool remembered;        /* all that is known here so far */
 	bool looked;
 	bool stream;            /* has no position; found by the first ESPIPE, or by looking */
 	bool is_eventfd;        /* verified */
@@ -49,9 +53,10 @@ struct las_file {
 struct las_batch {
 	struct las_file files[LAS_BATCH_FILES];
 	unsigned count, next; /* round robin once full */
+	bool alone;           /* it is one request, which can be begun afresh */
 };
 
-void las_batch_init(struct las_batch *batch);
+void las_batch_init(struct las_batch *batch, bool alone);
 void las_batch_fini(struct las_batch *batch);
 
 /* 0, or -EBADF. */
@@ -59,11 +64,11 @@ int las_batch_file(struct las_batch *batch, int fd, struct las_file **file);
 /* Reads the flags if they were assumed: 0 or -EBADF. */
 int las_file_refresh(struct las_file *file);
 /* The head lane has used it: the next batch of this thread may assume. */
-void las_file_remember(const struct las_file *file);
+void las_file_remember(struct las_file *file);
 /* Fills mode, device, inode and stream: 0 or -errno. */
 int las_file_look(struct las_file *file);
-/* 0 if file is an eventfd, else -EINVAL. */
-int las_file_check_eventfd(struct las_file *file);
+/* The same for a descriptor that has to be an eventfd: also -EINVAL.  Nothing about it is assumed. */
+int las_batch_eventfd(struct las_batch *batch, int fd, struct las_file **file);
 /*
  * The kernel refuses at io_submit what its file type cannot do; asked only
  * after the head lane was refused.  0 or -EINVAL.

@@ -51,6 +51,7 @@ static enum las_verdict refused(struct las_op *op, struct las_file *file, long e
 		return LAS_DONE;
 	}
 	file->refuses_nowait = true;
+	file->remembered = false;
 	return LAS_PASS;
 }
 

@@ -266,6 +266,27 @@ static void finish(struct las_native *native, struct las_req *req, int64_t res, 
 	las_sub_acq_rel(&native->in_flight, 1);
 }
 
+/* The same for what was taken off the ring together, n <= LAS_NATIVE_BATCH: most of it is just done. */
+static void finish_all(struct las_native *native, struct las_req **reqs, unsigned n)
+{
+	unsigned done = 0;
+
+	for (unsigned i = 0; i < n; i++) {
+		struct las_req *req = reqs[i];
+
+		if (is_refusal(req, req->result) || is_partial(req, req->result)) {
+			finish(native, req, req->result, NULL);
+			continue;
+		}
+		forget_poll(native, req);
+		reqs[done++] = req;
+	}
+	if (done == 0)
+		return;
+	reqs[0]->owner->complete_all(reqs, done); /* a hidden context serves one owner at a time */
+	las_sub_acq_rel(&native->in_flight, done); /* last, as above */
+}
+
 /* The request of an event that was taken off the hidden ring, if it is ours to finish; NULL if it is its submitter's. */
 static struct las_req *claim(const struct las_event *event)
 {
@@ -330,8 +351,7 @@ static void drain(struct las_native *native)
 		las_lock(&native->lock);
 		n = led_by_another_locked(native) ? 0 : take_locked(native, reqs, LAS_NATIVE_BATCH);
 		las_unlock(&native->lock);
-		for (unsigned i = 0; i < n; i++)
-			finish(native, reqs[i], reqs[i]->result, NULL);
+		finish_all(native, reqs, n);
 	} while (n == LAS_NATIVE_BATCH);
 }
 
@@ -401,12 +421,16 @@ long las_native_wait(struct las_native *native, struct las_event *events, int64_
 
 void las_native_settle(struct las_native *native, const struct las_event *events, long n)
 {
+	struct las_req *reqs[LAS_NATIVE_BATCH];
+	unsigned claimed = 0;
+
 	for (long i = 0; i < n; i++) {
 		struct las_req *req = claim(&events[i]);
 
 		if (req)
-			finish(native, req, req->result, NULL);
+			reqs[claimed++] = req;
 	}
+	finish_all(native, reqs, claimed);
 }
 
 /* Has n events of nobody's come to the ring, at once, each of which raises resfd if that is a descriptor. */
@@ -485,6 +509,7 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 			/* The ring is full, or the file knows no NOWAIT: the crew's. */
 			reqs[done]->result = ret == -EOPNOTSUPP ? ret : -EAGAIN;
 			reqs[done]->bare = false; /* so that this is a refusal */
+			reqs[done]->turned_away = true;
 			reqs[done]->phase = PHASE_FOUND;
 			done++;
 		}

@@ -22,7 +22,7 @@
 #include "lanes/file.h"
 #include "lanes/req.h"
 
-#define LAS_NATIVE_BATCH 64
+#define LAS_NATIVE_BATCH LAS_OWNER_BATCH
 
 struct las_native;
 

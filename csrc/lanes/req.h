@@ -17,10 +17,14 @@
 struct las_req;
 struct las_order;
 
+#define LAS_OWNER_BATCH 64
+
 /* What a context gives the lanes: whose request it is, and where its result goes. */
 struct las_owner {
 	/* Takes over the request, whose op has ended with this result. */
 	void (*complete)(struct las_req *req, long result);
+	/* The same for several requests of this owner at once, each with its req->result; 1 <= n <= LAS_OWNER_BATCH. */
+	void (*complete_all)(struct las_req **reqs, unsigned n);
 	/* Takes over the request, which never ran and never will. */
 	void (*discard)(struct las_req *req);
 	/* Told that the request goes on in another lane (req->lane), from where it can be completed at any time. */
@@ -45,6 +49,7 @@ struct las_req {
 	bool owed;                   /* exit waits for it */
 	bool settles;                /* counted in its context's `settling` */
 	bool bare;                   /* native: goes down without NOWAIT */
+	bool turned_away;            /* native: io_submit said no, there was no event */
 	bool cancelled;              /* native: a poll that the kernel is giving up */
 	uint8_t lane;                /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */
 	int flags;                   /* the file's, as of submit */

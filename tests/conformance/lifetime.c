@@ -359,6 +359,105 @@ TEST(eventfd_closed_right_after_a_cached_read)
 	}
 }
 
+/* ---- what a descriptor stands for may change from one call to the next ---- */
+
+static const char *direct_path(void)
+{
+	static char path[4096];
+
+	snprintf(path, sizeof(path), "%s/direct", t_directory("LAS_TEST_EXT4"));
+	return path;
+}
+
+/* A direct read, so that the number is known as that of a direct file; then the same number is something else. */
+static int direct_for_a_moment(io_context_t ctx, char *buf)
+{
+	int fd = t_file(direct_path(), 65536);
+
+	CHECK_EQ(fsync(fd), 0);
+	t_close(fd);
+	fd = t_own(open(direct_path(), O_RDWR | O_DIRECT));
+	CHECK(fd >= 0);
+	for (int i = 0; i < 3; i++)
+		CHECK_RET(t_pread(ctx, fd, buf, 4096, i * 4096), 4096);
+	return fd;
+}
+
+TEST(number_of_a_direct_file_is_closed_at_the_next_call)
+{
+	io_context_t ctx = t_context(8);
+	char *buf = t_pages(4096);
+	struct iocb iocb;
+
+	for (int round = 0; round < 50; round++) {
+		int fd = direct_for_a_moment(ctx, buf);
+
+		t_close(fd);
+		io_prep_pread(&iocb, fd, buf, 4096, 0);
+		CHECK_RET(t_submit(ctx, &iocb), -EBADF);
+		t_no_event(ctx);
+	}
+}
+
+TEST(number_of_a_direct_file_is_write_only_at_the_next_call)
+{
+	io_context_t ctx = t_context(8);
+	char *buf = t_pages(4096);
+	struct iocb iocb;
+
+	for (int round = 0; round < 50; round++) {
+		int fd = direct_for_a_moment(ctx, buf), other = open(direct_path(), O_WRONLY | O_DIRECT);
+
+		CHECK_EQ(dup2(other, fd), fd);
+		CHECK_EQ(close(other), 0);
+		io_prep_pread(&iocb, fd, buf, 4096, 0);
+		CHECK_RET(t_submit(ctx, &iocb), -EBADF);
+		t_no_event(ctx);
+		t_close(fd);
+	}
+}
+
+TEST(number_of_a_direct_file_is_another_file_at_the_next_call)
+{
+	io_context_t ctx = t_context(8);
+	char *buf = t_pages(8192);
+	int other = t_file("other", 8192);
+
+	for (int round = 0; round < 50; round++) {
+		int fd = direct_for_a_moment(ctx, buf);
+
+		CHECK_EQ(dup2(other, fd), fd);
+		/* Not aligned, which only a buffered file takes; beyond the page cache in every other round. */
+		if (round % 2)
+			CHECK_EQ(posix_fadvise(other, 0, 0, POSIX_FADV_DONTNEED), 0);
+		CHECK_RET(t_pread(ctx, fd, buf + 1, 5000, 3), 5000);
+		t_check_pattern(buf + 1, 5000, 0, 3);
+		t_fill(buf, 100, 0, 77);
+		CHECK_RET(t_pwrite(ctx, fd, buf, 100, 77), 100);
+		t_close(fd);
+	}
+}
+
+TEST(number_of_a_direct_file_is_a_pipe_at_the_next_call)
+{
+	io_context_t ctx = t_context(8);
+	char *buf = t_pages(4096);
+	int ends[2];
+
+	CHECK_EQ(pipe(ends), 0);
+	t_own(ends[0]);
+	t_own(ends[1]);
+	for (int round = 0; round < 50; round++) {
+		int fd = direct_for_a_moment(ctx, buf);
+
+		CHECK_EQ(write(ends[1], "pipe", 4), 4);
+		CHECK_EQ(dup2(ends[0], fd), fd);
+		CHECK_RET(t_pread(ctx, fd, buf, 4096, 4096), 4);
+		CHECK_EQ(memcmp(buf, "pipe", 4), 0);
+		t_close(fd);
+	}
+}
+
 /* GlusterFS turns O_DIRECT on and off around each submit: a request is direct or not as it was at submit. */
 static void check_toggle(bool direct_at_submit)
 {

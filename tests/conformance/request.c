@@ -730,8 +730,11 @@ static int submit_with_priority(io_context_t ctx, short priority)
 {
 	static struct iocb iocb;
 	static char byte;
+	static int fd;
 
-	io_prep_pread(&iocb, t_file("data", 64), &byte, 1, 0);
+	if (!fd)
+		fd = t_file("data", 64);
+	io_prep_pread(&iocb, fd, &byte, 1, 0);
 	iocb.u.c.flags = T_FLAG_IOPRIO;
 	iocb.aio_reqprio = priority;
 	return t_submit(ctx, &iocb);

@@ -1,6 +1,7 @@
 /* hold.c - duplicates of descriptors: where they are numbered, when they are closed, and when they must not be. */
 #include "unit.h"
 
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/resource.h>
 
@@ -309,6 +310,59 @@ TEST(a_hold_on_a_servers_file_lingers_and_serves_again)
 	expire_all();
 	CHECK(!is_open(first));
 	CHECK_EQ(t_count_fds(), open_before);
+}
+
+TEST(an_eventfd_in_use_is_found_again)
+{
+	int fd = t_own(eventfd(0, EFD_NONBLOCK)), other = t_own(eventfd(0, EFD_NONBLOCK)), open_before;
+	struct las_hold *hold, *again;
+
+	prepare();
+	open_before = t_count_fds();
+	CHECK(!las_hold_find_eventfd(fd));
+	hold = get(fd, LAS_HOLD_EVENTFD);
+	again = las_hold_find_eventfd(fd);
+	CHECK(again == hold);
+	CHECK(!las_hold_find_eventfd(other));
+	CHECK(!las_hold_find_eventfd(fd + 64)); /* the same place in the table */
+	las_hold_put(again);
+	/* Another eventfd under the number, or none, is not the same. */
+	CHECK_EQ(dup2(other, fd), fd);
+	CHECK(!las_hold_find_eventfd(fd));
+	t_close(fd);
+	CHECK(!las_hold_find_eventfd(fd));
+	CHECK(!las_hold_find_eventfd(-1));
+	las_hold_put(hold);
+	CHECK_EQ(t_count_fds(), open_before - 1);
+}
+
+static long no_query(int fd, int cmd, uintptr_t arg)
+{
+	return cmd == 1027 /* F_DUPFD_QUERY */ ? -EINVAL : u_real.fcntl(fd, cmd, arg);
+}
+
+static long forbidden_kcmp(int pid, int fd1, int fd2)
+{
+	(void)pid, (void)fd1, (void)fd2;
+	return -EPERM;
+}
+
+TEST(an_eventfd_is_found_again_only_if_the_kernel_says_that_it_is_the_same)
+{
+	int fd = t_own(eventfd(0, EFD_NONBLOCK));
+	struct las_hold *hold, *again;
+
+	prepare();
+	las_sys.fcntl = no_query;
+	hold = get(fd, LAS_HOLD_EVENTFD);
+	again = las_hold_find_eventfd(fd);
+	if (again) { /* kcmp() is there */
+		CHECK(again == hold);
+		las_hold_put(again);
+	}
+	las_sys.kcmp_file = forbidden_kcmp;
+	CHECK(!las_hold_find_eventfd(fd));
+	las_hold_put(hold);
 }
 
 static void *churn(void *arg)

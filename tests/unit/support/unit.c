@@ -149,6 +149,12 @@ static void complete(struct las_req *req, long result)
 	note(req, result, false);
 }
 
+static void complete_all(struct las_req **reqs, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		complete(reqs[i], reqs[i]->result);
+}
+
 static void discard(struct las_req *req)
 {
 	note(req, 0, true);
@@ -174,6 +180,7 @@ void u_owner_init(struct u_owner *owner)
 {
 	memset(owner, 0, sizeof(*owner));
 	owner->owner.complete = complete;
+	owner->owner.complete_all = complete_all;
 	owner->owner.discard = discard;
 	owner->owner.moved = moved;
 	pthread_mutex_init(&owner->mutex, NULL);
