@@ -61,7 +61,7 @@ EXPORT size_t las_stats_get(struct las_stats *out, size_t bytes)
 /* The program's name may hold anything; what JSON cannot is left out. */
 static void plain_name(char *to, size_t bytes)
 {
-	const char *from = program_invocation_short_name;
+	const char *from = las_config.program;
 	size_t n = 0;
 
 	for (; from && *from && n + 1 < bytes; from++)

@@ -1,6 +1,7 @@
 /* config.c - see config.h. */
 #include "base/config.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,12 +12,32 @@
 
 struct las_config las_config;
 
-static const char *variable(const char *name)
+enum variable { LANES, INLINE, SETTLE, STATS, VARIABLES };
+
+static const char *const names[VARIABLES] = { "LIBAIO_SHIM_LANES", "LIBAIO_SHIM_INLINE", "LIBAIO_SHIM_SETTLE",
+	                                      "LIBAIO_SHIM_STATS" };
+static char at_load[VARIABLES][PATH_MAX];
+
+/* Servers wipe their environment before they begin to work (nginx), or write their title over it. */
+static __attribute__((constructor)) void remember(void)
+{
+	const char *name = program_invocation_short_name;
+
+	memcpy(las_config.program, name, strnlen(name, sizeof(las_config.program) - 1));
+	for (int i = 0; i < VARIABLES; i++) {
+		const char *value = secure_getenv(names[i]);
+
+		if (value && strlen(value) < sizeof(at_load[i]))
+			memcpy(at_load[i], value, strlen(value) + 1);
+	}
+}
+
+static const char *variable(enum variable which)
 {
 	/* In a setuid program the environment belongs to somebody else. */
-	const char *value = secure_getenv(name);
+	const char *value = secure_getenv(names[which]);
 
-	return value ? value : "";
+	return value ? value : at_load[which];
 }
 
 static bool has_word(const char *list, const char *word)
@@ -93,14 +114,14 @@ unsigned las_config_max_events(void)
 
 void las_config_load(void)
 {
-	const char *inline_mode = variable("LIBAIO_SHIM_INLINE");
-	const char *path = variable("LIBAIO_SHIM_STATS");
+	const char *inline_mode = variable(INLINE);
+	const char *path = variable(STATS);
 
-	las_config.lanes = lanes(variable("LIBAIO_SHIM_LANES"));
+	las_config.lanes = lanes(variable(LANES));
 	las_config.inline_mode = strcmp(inline_mode, "nowait") == 0  ? LAS_INLINE_NOWAIT
 	                         : strcmp(inline_mode, "never") == 0 ? LAS_INLINE_NEVER
 	                                                             : LAS_INLINE_AUTO;
-	las_config.settle = strcmp(variable("LIBAIO_SHIM_SETTLE"), "1") == 0;
+	las_config.settle = strcmp(variable(SETTLE), "1") == 0;
 	las_config.possible_cpus = possible_cpus();
 	las_config.stats_path[0] = '\0';
 	if (strlen(path) < sizeof(las_config.stats_path))

@@ -1,5 +1,6 @@
 /*
- * config.h - what the environment asks of the library, read once per process.
+ * config.h - what the environment asks of the library, read once per process;
+ * what has been removed since the library was loaded still counts.
  *
  * docs/configuration.md is the user's page.  Words that are not known are
  * ignored here: a guest does not complain; the launcher checks its options.
@@ -18,6 +19,7 @@ struct las_config {
 	enum las_inline inline_mode; /* LIBAIO_SHIM_INLINE: auto, nowait, never */
 	bool settle;                 /* LIBAIO_SHIM_SETTLE=1 */
 	unsigned possible_cpus;      /* the kernel's number, on which the size of a ring depends */
+	char program[64];            /* its name, before it wrote a title over its arguments */
 	char stats_path[PATH_MAX];   /* LIBAIO_SHIM_STATS: file for the line at exit; empty: none */
 };
 

@@ -359,6 +359,30 @@ TEST(inline_and_settle_are_single_words)
 	CHECK(!las_config.settle);
 }
 
+/* Runs in a process of its own, which had the variable when it began. */
+TEST(environment_that_was_wiped_since)
+{
+	if (!getenv("LIBAIO_SHIM_SETTLE"))
+		SKIP("n/a: the other half of settings_outlive_the_environment");
+	CHECK_EQ(clearenv(), 0);
+	las_config_load();
+	CHECK(las_config.settle);
+	CHECK_EQ(las_config.lanes, LAS_LANE_CREW);
+	load("LIBAIO_SHIM_SETTLE", "0");
+	CHECK(!las_config.settle);
+}
+
+TEST(settings_outlive_the_environment)
+{
+	int status;
+
+	setenv("LIBAIO_SHIM_SETTLE", "1", 1);
+	setenv("LIBAIO_SHIM_LANES", "crew", 1);
+	status = t_again("environment_that_was_wiped_since");
+	CHECK(WIFEXITED(status));
+	CHECK_EQ(WEXITSTATUS(status), 0);
+}
+
 TEST(a_path_that_is_too_long_is_no_path)
 {
 	static char path[PATH_MAX + 10];
