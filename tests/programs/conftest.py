@@ -116,6 +116,18 @@ def tmpfs(mounts: filesystems.Mounts) -> Iterator[Path]:
 
 
 @pytest.fixture
+def device(tmpfs: Path) -> Iterator[str]:
+    """A loop device of 64 MiB over a file in memory."""
+    image = tmpfs / "image"
+    with image.open("wb") as file:
+        file.truncate(64 << 20)
+    done = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=True)
+    name = done.stdout.strip()
+    yield name
+    subprocess.run(["losetup", "--detach", name], check=True)
+
+
+@pytest.fixture
 def place(request: pytest.FixtureRequest) -> Path:
     """The directory that the parameter names."""
     chosen: Path = request.getfixturevalue(request.param)

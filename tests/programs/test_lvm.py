@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import needs
 import pytest
@@ -13,18 +10,9 @@ import sides
 from table import tried, version
 
 
-@pytest.fixture
-def device(tmpfs: Path) -> Iterator[str]:
-    """A loop device over a file in memory."""
+@pytest.fixture(autouse=True)
+def lvm2() -> None:
     needs.program("pvcreate", "lvm2")
-    needs.root()
-    image = tmpfs / "image"
-    with image.open("wb") as file:
-        file.truncate(64 << 20)
-    done = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=True)
-    name = done.stdout.strip()
-    yield name
-    subprocess.run(["losetup", "--detach", name], check=True)
 
 
 def lvm(side: sides.Side, device: str, command: str, *arguments: str) -> sides.Ran:
