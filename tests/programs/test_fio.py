@@ -99,6 +99,8 @@ VARIANTS = {
     "four processes": ["--numjobs=4", "--iodepth=16", "--size=4m"],
     "four threads": ["--numjobs=4", "--iodepth=16", "--size=4m", "--thread"],
     "priorities": ["--cmdprio_percentage=50", "--cmdprio_class=2", "--cmdprio=1", "--direct=1", "--iodepth=8"],
+    "at a rate": ["--rate_iops=4000", "--iodepth=16", "--size=4m"],
+    "bursts": ["--iodepth=64", "--iodepth_low=8", "--iodepth_batch=32", "--thinktime=200us", "--thinktime_blocks=64"],
     "several files": ["--nrfiles=8", "--iodepth=32", "--file_service_type=random"],
     "many open and close": ["--nrfiles=64", "--openfiles=4", "--iodepth=32", "--size=4m"],
 }

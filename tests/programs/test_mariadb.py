@@ -56,8 +56,8 @@ class Server:
     def __init__(self, process: subprocess.Popen[str], socket: Path, log: Path) -> None:
         self.process, self.socket, self.log = process, socket, log
 
-    def ask(self, statements: str) -> str:
-        words = [
+    def client(self, statements: str) -> list[str]:
+        return [
             "mariadb",
             "--no-defaults",
             "--user=root",
@@ -66,7 +66,12 @@ class Server:
             "--execute",
             statements,
         ]
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=90)
+
+    def start(self, statements: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(self.client(statements))
+
+    def ask(self, statements: str) -> str:
+        done = subprocess.run(self.client(statements), capture_output=True, text=True, check=False, timeout=90)
         assert done.returncode == 0, done.stderr + self.log.read_text()[-3000:]
         return done.stdout
 
@@ -151,3 +156,28 @@ def test_both_sides_hold_the_same_rows(
             answers.append(server.ask(CHECK))
     assert answers[0] == answers[1]
     assert "\tstatus\tOK" in answers[0]
+
+
+@tried("mariadb-backup", "mariadb-backup --backup, --prepare --use-memory=8M", "recovery of InnoDB's log",
+       version=version("mariadbd", "--version"))  # fmt: skip
+def test_backup_under_load_can_be_restored(
+    side: sides.Side, kernel: sides.Side, refuse: Path, data: Path, ext4: Path
+) -> None:
+    """Taken while rows change, made consistent on this side, served by the kernel's."""
+    program = needs.program("mariadb-backup", "mariadb-backup")
+    copy = ext4 / "copy"
+
+    def backup(*words: str) -> sides.Ran:
+        command = [program, "--no-defaults", f"--target-dir={copy}", "--innodb-use-native-aio=1", *words]
+        return side.run(command, before=[refuse, "io_uring", "ENOSYS"]).check()
+
+    with serving(kernel, refuse, data) as server:
+        server.ask(FILL.format(rows=ROWS))
+        writer = server.start("use t; create table y select * from x; update y set a = reverse(a);")
+        backup("--backup", "--user=root", f"--socket={server.socket}", f"--datadir={data}")
+        assert writer.wait(60) == 0
+        expected = server.ask(CHECK)
+    ran = backup("--prepare", "--use-memory=8M")
+    assert (sum(line["submitted"] for line in ran.stats) > 0) == side.is_shim
+    with serving(kernel, refuse, copy) as server:
+        assert server.ask(CHECK) == expected

@@ -126,6 +126,38 @@ def test_convert_there_and_back(side: sides.Side, image: Path) -> None:
     assert hashlib.sha256(back.read_bytes()).digest() == hashlib.sha256(image.read_bytes()).digest()
 
 
+@tried("qemu-img", "qemu-img convert -W -m 16, commit, rebase, bitmap (aio=native)", "out of order, 16 coroutines",
+       version=VERSION)  # fmt: skip
+def test_chain_of_images(side: sides.Side, kernel: sides.Side, image: Path) -> None:
+    """An overlay that is rebased onto another base and committed to it, with what qemu-io wrote to it."""
+    here = image.parent
+
+    def native(name: str) -> str:
+        return f"driver=qcow2,file.driver=file,file.filename={here / name},{DIRECT}"
+
+    raw = f"driver=raw,file.driver=file,file.filename={image},{DIRECT}"
+    for name in ("one", "two"):
+        side.run(["qemu-img", "create", "-f", "qcow2", here / name, "32M"]).check()
+        side.run(
+            ["qemu-img", "convert", "-n", "-W", "-m", "16", "--image-opts", "--target-image-opts", raw, native(name)]
+        ).check()
+    side.run(["qemu-io", "-c", "write -P 3 0 1M", "--image-opts", native("two")]).check()
+    side.run(["qemu-img", "create", "-f", "qcow2", "-b", here / "one", "-F", "qcow2", here / "overlay"]).check()
+    writes = [word for block in range(64) for word in ("-c", f"aio_write -P {block + 1} {block * 500}k 60k")]
+    side.run(["qemu-io", *writes, "-c", "aio_flush", "--image-opts", native("overlay")]).check()
+    side.run(["qemu-img", "bitmap", "--add", "--enable", "--image-opts", native("overlay"), "dirty"]).check()
+    expected = here / "expected"
+    kernel.run(["qemu-img", "convert", "-O", "raw", here / "overlay", expected]).check()
+    side.run(
+        ["qemu-img", "rebase", "--image-opts", "-t", "none", "-T", "none", "-b", here / "two", "-F", "qcow2",
+         native("overlay")]
+    ).check()  # fmt: skip
+    ran = side.run(["qemu-img", "commit", "-t", "none", "--image-opts", native("overlay")]).check()
+    assert (sum(line["submitted"] for line in ran.stats) > 0) == side.is_shim
+    side.run(["qemu-img", "check", "--image-opts", native("two")]).check()
+    assert "identical" in kernel.run(["qemu-img", "compare", here / "two", expected]).check().stdout
+
+
 @contextmanager
 def served(side: sides.Side, image: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """qemu-nbd on native AIO: the image's URI and the server."""
