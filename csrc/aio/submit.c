@@ -85,7 +85,7 @@ static void post(struct submission *s, const struct candidate *c, long result)
 
 	/* Another thread may see the event and close the eventfd before it is raised. */
 	if (c->eventfd && las_load_relaxed(&s->ctx->shared) && !c->eventfd->hold)
-		(void)las_hold_get(c->eventfd->fd, LAS_HOLD_EVENTFD, &c->eventfd->hold);
+		(void)las_hold_get(c->eventfd->fd, LAS_HOLD_PLAIN, &c->eventfd->hold);
 	las_complete_post(s->ctx, &event, 1, true);
 	if (c->eventfd)
 		s->raises[c->eventfd - s->eventfds.files]++;
@@ -329,6 +329,7 @@ static int enqueue(struct submission *s, struct candidate *c)
 	if (enqueue_native(s, c))
 		return 0;
 	err = las_file_refresh(c->file);
+	las_file_join(c->file);
 	if (c->tried && c->op.offset >= 0)
 		las_file_recall_kind(c->file);
 	if (!err)

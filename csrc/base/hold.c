@@ -23,7 +23,7 @@
 
 #define HIGH_FD 4096    /* duplicates are numbered from here where the limit allows */
 #define LOCK_RANGES 16  /* locks of others that are looked past before a file counts as locked */
-#define EVENTFDS    64  /* that are found again, by number */
+#define OFFERED     64  /* places for holds that can be found, by number */
 
 static struct {
 	struct las_lock lock;
@@ -31,7 +31,7 @@ static struct {
 	struct las_link parked; /* holds without, whose file carries a POSIX lock */
 	unsigned nparked;       /* also read without the lock, as a hint */
 	bool ever_parked;
-	struct las_hold *eventfds[EVENTFDS]; /* the latest of that number, while it has references */
+	struct las_hold *offered[OFFERED]; /* the latest of that number, until it is closed */
 	struct las_pool pool;
 	int base;   /* lowest number for a duplicate */
 	bool ready; /* table grown, handlers registered */
@@ -210,24 +210,32 @@ static struct las_hold *share_locked(int fd)
 	las_list_each(&holds.live, l, tmp) {
 		struct las_hold *hold = las_container_of(l, struct las_hold, link);
 
-		if (hold->from == fd && hold->kind >= LAS_HOLD_LOCKS && same_file(fd, hold->fd) && ref_if_live(hold))
+		if (hold->from == fd && hold->kind != LAS_HOLD_PLAIN && same_file(fd, hold->fd) && ref_if_live(hold))
 			return hold;
 	}
 	return NULL;
 }
 
-struct las_hold *las_hold_find_eventfd(int fd)
+void las_hold_offer(struct las_hold *hold, const struct las_hold_facts *facts)
+{
+	las_lock(&holds.lock);
+	hold->facts = *facts;
+	holds.offered[hold->from % OFFERED] = hold;
+	las_unlock(&holds.lock);
+}
+
+struct las_hold *las_hold_find(int fd)
 {
 	struct las_hold *hold;
 
 	if (fd < 0)
 		return NULL;
 	las_lock(&holds.lock);
-	hold = holds.eventfds[fd % EVENTFDS];
+	hold = holds.offered[fd % OFFERED];
 	if (hold && (hold->from != fd || !ref_if_live(hold)))
 		hold = NULL;
 	las_unlock(&holds.lock);
-	/* All eventfds share one inode: here only a sure answer counts. */
+	/* All eventfds share one inode, and one file may be opened twice: only a sure answer counts. */
 	if (hold && same_open_file(fd, hold->fd) != 1) {
 		las_hold_put(hold);
 		return NULL;
@@ -241,7 +249,7 @@ int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
 	long dup = 0;
 
 	las_lock(&holds.lock);
-	if (kind >= LAS_HOLD_LOCKS && holds.ever_parked) {
+	if (kind != LAS_HOLD_PLAIN && holds.ever_parked) {
 		hold = share_locked(fd);
 		if (hold) {
 			las_unlock(&holds.lock);
@@ -259,8 +267,6 @@ int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
 	if (dup >= 0) {
 		hold->refs = 1;
 		las_list_push(&holds.live, &hold->link);
-		if (kind == LAS_HOLD_EVENTFD)
-			holds.eventfds[fd % EVENTFDS] = hold;
 	}
 	las_unlock(&holds.lock);
 	if (dup < 0 && hold)
@@ -311,8 +317,8 @@ static void close_listed(struct las_hold *hold)
 	las_sys.close(hold->fd);
 	las_lock(&holds.lock);
 	las_list_remove(&hold->link);
-	if (hold->kind == LAS_HOLD_EVENTFD && holds.eventfds[hold->from % EVENTFDS] == hold)
-		holds.eventfds[hold->from % EVENTFDS] = NULL;
+	if (hold->from >= 0 && holds.offered[hold->from % OFFERED] == hold)
+		holds.offered[hold->from % OFFERED] = NULL;
 	las_unlock(&holds.lock);
 	las_pool_put(&holds.pool, hold);
 }

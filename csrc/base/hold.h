@@ -24,10 +24,18 @@
 #include "base/list.h"
 
 enum las_hold_kind {
-	LAS_HOLD_PLAIN,   /* closing has no side effect */
-	LAS_HOLD_EVENTFD, /* nor here; found again by las_hold_find_eventfd() */
-	LAS_HOLD_LOCKS,   /* a regular file: POSIX locks are possible */
-	LAS_HOLD_LINGERS, /* a file of a server: as above, and closing may flush */
+	LAS_HOLD_PLAIN,  /* closing has no side effect */
+	LAS_HOLD_LOCKS,  /* a regular file: POSIX locks are possible */
+	LAS_HOLD_LINGERS /* a file of a server: as above, and closing may flush */
+};
+
+/* What is known of the open file, for those who find the hold. */
+struct las_hold_facts {
+	uint64_t device, inode;
+	uint32_t mode;   /* st_mode */
+	int flags;       /* F_GETFL, as of then */
+	int medium;      /* enum las_medium */
+	bool is_eventfd;
 };
 
 struct las_hold {
@@ -35,7 +43,7 @@ struct las_hold {
 	int refs;             /* atomic */
 	int fd;
 	int from;             /* the program's descriptor that was duplicated */
-	int flags;            /* of an eventfd: its F_GETFL, to spare asking; 0 until they are known */
+	struct las_hold_facts facts; /* written before the hold can be found */
 	enum las_hold_kind kind;
 	int64_t parked_ns;    /* since when */
 };
@@ -50,8 +58,10 @@ void las_hold_release(unsigned n);
 int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **hold);
 /* Takes over a descriptor of our own (an epoll instance), moving it to a high number; closes it on failure. */
 int las_hold_adopt(int fd, struct las_hold **hold);
-/* A reference on a hold of an eventfd that is in use and still is what fd stands for; NULL if there is none. */
-struct las_hold *las_hold_find_eventfd(int fd);
+/* Lets others find the hold while it is in use. */
+void las_hold_offer(struct las_hold *hold, const struct las_hold_facts *facts);
+/* A reference on a hold that was offered, is in use, and is of the open file that fd stands for; NULL if there is none. */
+struct las_hold *las_hold_find(int fd);
 void las_hold_ref(struct las_hold *hold);
 void las_hold_put(struct las_hold *hold);
 /* Closes parked holds whose time has come or whose lock is gone; true if some are left, to be looked at again. */

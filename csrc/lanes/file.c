@@ -274,13 +274,14 @@ int las_batch_eventfd(struct las_batch *batch, int fd, struct las_file **out)
 	*out = in_batch(batch, fd);
 	if (*out && (*out)->is_eventfd)
 		return 0;
-	hold = *out ? NULL : las_hold_find_eventfd(fd);
-	if (hold) {
+	hold = *out ? NULL : las_hold_find(fd);
+	if (hold && hold->facts.is_eventfd) {
 		*out = place(batch);
-		**out = (struct las_file){ .fd = fd, .flags = las_load_relaxed(&hold->flags), .is_eventfd = true,
-			                   .hold = hold };
+		**out = (struct las_file){ .fd = fd, .flags = hold->facts.flags, .is_eventfd = true, .hold = hold };
 		return 0;
 	}
+	if (hold)
+		las_hold_put(hold);
 	err = las_batch_file(batch, fd, out);
 	if (!err)
 		err = las_file_refresh(*out); /* eight bytes are going to be written there */
@@ -436,8 +437,46 @@ void las_file_pin(const struct las_file *file, struct las_op *op)
 		op->rw_flags |= RWF_NOAPPEND;
 }
 
+/* Not for pipes and their like: the poll set wants a descriptor for each request. */
+static void offer(const struct las_file *file)
+{
+	const struct las_hold_facts facts = {
+		.device = file->device,
+		.inode = file->inode,
+		.mode = file->mode,
+		.flags = file->flags,
+		.medium = (int)file->medium,
+		.is_eventfd = file->is_eventfd,
+	};
+
+	if (file->is_eventfd || (file->looked && (S_ISREG(file->mode) || S_ISBLK(file->mode))))
+		las_hold_offer(file->hold, &facts);
+}
+
+void las_file_join(struct las_file *file)
+{
+	struct las_hold *hold;
+
+	if (file->hold || file->is_eventfd || las_file_refresh(file) < 0)
+		return;
+	hold = las_hold_find(file->fd);
+	if (!hold)
+		return;
+	if (hold->facts.is_eventfd) {
+		las_hold_put(hold);
+		return;
+	}
+	file->hold = hold;
+	file->device = hold->facts.device;
+	file->inode = hold->facts.inode;
+	file->mode = hold->facts.mode;
+	file->medium = (enum las_medium)hold->facts.medium;
+	file->looked = true;
+}
+
 int las_file_hold(struct las_file *file, struct las_hold **hold)
 {
+	las_file_join(file);
 	if (!file->hold) {
 		enum las_hold_kind kind = LAS_HOLD_LOCKS; /* any file with an inode of its own may carry one */
 		int err = file->is_eventfd ? 0 : las_file_look(file);
@@ -446,17 +485,14 @@ int las_file_hold(struct las_file *file, struct las_hold **hold)
 			err = las_file_medium(file);
 			if (file->medium == LAS_MEDIUM_SERVER)
 				kind = LAS_HOLD_LINGERS;
-		} else if (file->is_eventfd) {
-			kind = LAS_HOLD_EVENTFD;
-		} else if (las_file_anonymous(file) || S_ISSOCK(file->mode)) {
+		} else if (file->is_eventfd || las_file_anonymous(file) || S_ISSOCK(file->mode)) {
 			kind = LAS_HOLD_PLAIN;
 		}
 		if (!err)
 			err = las_hold_get(file->fd, kind, &file->hold);
 		if (err)
 			return err;
-		if (file->is_eventfd) /* until then it is taken for one that may block, which costs time only */
-			las_store_relaxed(&file->hold->flags, file->flags);
+		offer(file);
 	}
 	las_hold_ref(file->hold);
 	*hold = file->hold;

@@ -79,6 +79,8 @@ int las_file_check_op(struct las_file *file, const struct las_op *op);
  * DONTCACHE): 0 or -EOPNOTSUPP, io_submit's error.  The file has been looked at.
  */
 int las_file_check_flags(const struct las_file *file, const struct las_op *op);
+/* Takes over what requests in flight know of the same open file, and their hold, if there are any. */
+void las_file_join(struct las_file *file);
 /* One more reference on the batch's hold of this file. */
 int las_file_hold(struct las_file *file, struct las_hold **hold);
 /* Makes the op's meaning independent of what the program may do to the descriptor's O_APPEND from now on. */

@@ -312,26 +312,29 @@ TEST(a_hold_on_a_servers_file_lingers_and_serves_again)
 	CHECK_EQ(t_count_fds(), open_before);
 }
 
-TEST(an_eventfd_in_use_is_found_again)
+TEST(a_hold_that_was_offered_is_found_while_it_is_in_use)
 {
+	const struct las_hold_facts facts = { .flags = 5, .is_eventfd = true };
 	int fd = t_own(eventfd(0, EFD_NONBLOCK)), other = t_own(eventfd(0, EFD_NONBLOCK)), open_before;
 	struct las_hold *hold, *again;
 
 	prepare();
 	open_before = t_count_fds();
-	CHECK(!las_hold_find_eventfd(fd));
-	hold = get(fd, LAS_HOLD_EVENTFD);
-	again = las_hold_find_eventfd(fd);
+	CHECK(!las_hold_find(fd));
+	hold = get(fd, LAS_HOLD_PLAIN);
+	las_hold_offer(hold, &facts);
+	again = las_hold_find(fd);
 	CHECK(again == hold);
-	CHECK(!las_hold_find_eventfd(other));
-	CHECK(!las_hold_find_eventfd(fd + 64)); /* the same place in the table */
+	CHECK_EQ(again->facts.flags, 5);
+	CHECK(!las_hold_find(other));
+	CHECK(!las_hold_find(fd + 64)); /* the same place in the table */
 	las_hold_put(again);
 	/* Another eventfd under the number, or none, is not the same. */
 	CHECK_EQ(dup2(other, fd), fd);
-	CHECK(!las_hold_find_eventfd(fd));
+	CHECK(!las_hold_find(fd));
 	t_close(fd);
-	CHECK(!las_hold_find_eventfd(fd));
-	CHECK(!las_hold_find_eventfd(-1));
+	CHECK(!las_hold_find(fd));
+	CHECK(!las_hold_find(-1));
 	las_hold_put(hold);
 	CHECK_EQ(t_count_fds(), open_before - 1);
 }
@@ -347,21 +350,23 @@ static long forbidden_kcmp(int pid, int fd1, int fd2)
 	return -EPERM;
 }
 
-TEST(an_eventfd_is_found_again_only_if_the_kernel_says_that_it_is_the_same)
+TEST(an_offered_hold_is_found_only_if_the_kernel_says_that_it_is_the_same)
 {
+	const struct las_hold_facts facts = { .is_eventfd = true };
 	int fd = t_own(eventfd(0, EFD_NONBLOCK));
 	struct las_hold *hold, *again;
 
 	prepare();
 	las_sys.fcntl = no_query;
-	hold = get(fd, LAS_HOLD_EVENTFD);
-	again = las_hold_find_eventfd(fd);
+	hold = get(fd, LAS_HOLD_PLAIN);
+	las_hold_offer(hold, &facts);
+	again = las_hold_find(fd);
 	if (again) { /* kcmp() is there */
 		CHECK(again == hold);
 		las_hold_put(again);
 	}
 	las_sys.kcmp_file = forbidden_kcmp;
-	CHECK(!las_hold_find_eventfd(fd));
+	CHECK(!las_hold_find(fd));
 	las_hold_put(hold);
 }
 
