@@ -6,9 +6,12 @@
  * and sees more of them waiting passes the call on before it starts to work.
  * `called` says that such a call is under way, so that it is made once.
  *
- * A read that the head lane tried has its pages on their way (it is "warm"):
- * its thread only waits, and by then the pages of those behind it have come
- * as well.  A few threads serve a deep queue of them.
+ * Requests wait in buckets, by device, and buckets take turns.  A read that
+ * the head lane tried has its pages on their way (it is "warm"): its thread
+ * only waits, and by then the pages of those behind it have come as well.  One
+ * thread serves a deep queue of them, so warm requests have buckets of their
+ * own; another comes when none was taken for a while, so that a page that is
+ * late does not keep those that are there.
  *
  * Why no wake-up is lost, in steps: (1) a thread that finds nothing counts
  * itself idle and reads `word`, both under the lock; (2) a push appends and,
@@ -37,20 +40,28 @@
 #define IDLE_NS       ((int64_t)2 * 1000 * 1000 * 1000) /* a thread without work for this long ends */
 #define NAPS          4       /* short ones before a long rest: holds may be parked just after the work */
 #define IMPATIENCE_NS ((int64_t)100 * 1000 * 1000)
-#define WARM_THREADS  2       /* for reads of one device that only wait for pages which are being read already */
-#define DEVICES       64
+#define WARM_MAX      16      /* threads that wait for pages of one device which are being read already */
+#define STUCK_TICKS   3000000 /* a millisecond or so without one of them being taken calls one more */
+#define DEVICES       64      /* buckets: devices that share one share its threads */
 #define NEAR          8   /* how far las_crew_take_near looks */
 #define AFFINITY_BYTES 1024
 
+struct bucket {
+	struct las_link link;  /* in its class's waiting, while anything queues here */
+	struct las_link queue;
+	unsigned running;      /* threads that run requests of it */
+	uint64_t taken;        /* warm: ticks when the last one was */
+};
+
 struct crew_class {
 	struct las_lock lock; /* guards all below but the words' futex use */
-	struct las_link queue;
-	unsigned queued; /* its length; also read without the lock, as a hint */
+	struct las_link waiting; /* buckets whose queue is not empty, the next one's turn first */
+	unsigned queued; /* requests in all of them; also read without the lock, as a hint */
 	unsigned threads, idle, max;
 	bool called;     /* a woken or new thread is on its way */
 	uint32_t word;   /* idle threads sleep on it; changed for each call */
 	unsigned share;  /* threads that one device may take */
-	unsigned running[2][DEVICES]; /* cold and warm requests' threads, by device */
+	struct bucket buckets[2][DEVICES]; /* cold, warm */
 } LAS_LINE_ALIGNED;
 
 static struct {
@@ -63,9 +74,15 @@ static struct {
 
 static void init_class(struct crew_class *c, unsigned max, unsigned share)
 {
-	las_list_init(&c->queue);
+	las_list_init(&c->waiting);
 	c->max = max;
 	c->share = share;
+	for (int warm = 0; warm < 2; warm++) {
+		for (int i = 0; i < DEVICES; i++) {
+			las_list_init(&c->buckets[warm][i].link);
+			las_list_init(&c->buckets[warm][i].queue);
+		}
+	}
 }
 
 void las_crew_init(void)
@@ -81,32 +98,69 @@ bool las_crew_shares_descriptors(void)
 	return las_sys.getpid() == crew.pid;
 }
 
-/* Where threads that run requests like this one are counted. */
-static unsigned *running_of(struct crew_class *c, const struct las_req *req)
+static struct bucket *bucket_of(struct crew_class *c, const struct las_req *req)
 {
-	return &c->running[req->warm][req->device % DEVICES];
+	return &c->buckets[req->warm][req->device % DEVICES];
 }
 
-/* The first request for which a thread may be used, or NULL. */
-static struct las_req *first_locked(struct crew_class *c)
+static void enqueue_locked(struct crew_class *c, struct las_req *req)
 {
-	for (struct las_link *l = c->queue.next; l != &c->queue; l = l->next) {
-		struct las_req *req = las_container_of(l, struct las_req, link);
+	struct bucket *b = bucket_of(c, req);
 
-		if (*running_of(c, req) < (req->warm ? WARM_THREADS : c->share))
-			return req;
+	if (las_list_empty(&b->queue))
+		las_list_push(&c->waiting, &b->link);
+	las_list_push(&b->queue, &req->link);
+	las_store_relaxed(&c->queued, c->queued + 1);
+}
+
+static void dequeue_locked(struct crew_class *c, struct las_req *req)
+{
+	struct bucket *b = bucket_of(c, req);
+
+	las_list_remove(&req->link);
+	if (las_list_empty(&b->queue))
+		las_list_remove(&b->link);
+	las_store_relaxed(&c->queued, c->queued - 1);
+}
+
+/* Whether one more thread may be used for a bucket. */
+static bool has_room(const struct crew_class *c, const struct bucket *b)
+{
+	bool warm = b >= c->buckets[1];
+
+	if (!warm || b->running == 0)
+		return b->running < c->share;
+	return b->running < WARM_MAX && las_ticks() - b->taken > STUCK_TICKS;
+}
+
+/* The bucket whose turn it is among those for which a thread may be used, or NULL. */
+static struct bucket *next_locked(struct crew_class *c)
+{
+	for (struct las_link *l = c->waiting.next; l != &c->waiting; l = l->next) {
+		struct bucket *b = las_container_of(l, struct bucket, link);
+
+		if (has_room(c, b))
+			return b;
 	}
 	return NULL;
 }
 
 static struct las_req *pop_locked(struct crew_class *c)
 {
-	struct las_req *req = first_locked(c);
+	struct bucket *b = next_locked(c);
+	struct las_req *req;
 
-	if (!req)
+	if (!b)
 		return NULL;
-	las_list_remove(&req->link);
-	las_store_relaxed(&c->queued, c->queued - 1);
+	req = las_container_of(b->queue.next, struct las_req, link);
+	dequeue_locked(c, req);
+	b->running++;
+	if (req->warm)
+		b->taken = las_ticks();
+	if (!las_list_empty(&b->queue)) {
+		las_list_remove(&b->link);
+		las_list_push(&c->waiting, &b->link);
+	}
 	return req;
 }
 
@@ -259,7 +313,7 @@ static void *thread_main(void *arg);
  */
 static int call_locked(struct crew_class *c)
 {
-	if (c->called || !first_locked(c))
+	if (c->called || !next_locked(c))
 		return 0;
 	if (c->idle) {
 		c->called = true;
@@ -313,7 +367,7 @@ static bool rest(struct crew_class *c)
 	las_lock(&c->lock);
 	c->idle--;
 	/* Called between the time-out and the lock: stay, the call may have been for this thread. */
-	stay = err != -ETIMEDOUT || c->called || !las_list_empty(&c->queue);
+	stay = err != -ETIMEDOUT || c->called || !las_list_empty(&c->waiting);
 	if (!stay) {
 		c->threads--;
 		if (las_hold_parked())
@@ -324,16 +378,14 @@ static bool rest(struct crew_class *c)
 
 static void work(struct crew_class *c, struct las_req *req, int *priority)
 {
-	unsigned *running = running_of(c, req);
-	int what;
+	struct bucket *b = bucket_of(c, req);
+	int what = call_locked(c);
 
-	++*running;
-	what = call_locked(c);
 	las_unlock(&c->lock);
 	call(c, what);
 	carry_on(req, priority);
 	las_lock(&c->lock);
-	--*running;
+	b->running--;
 }
 
 static void *thread_main(void *arg)
@@ -355,45 +407,56 @@ static void *thread_main(void *arg)
 	return NULL;
 }
 
-static void push_class(struct crew_class *c, struct las_link *batch, unsigned n, bool lazily)
+/* Takes every request off the class. */
+static void empty_locked(struct crew_class *c, struct las_link *out)
 {
+	while (!las_list_empty(&c->waiting)) {
+		struct bucket *b = las_container_of(c->waiting.next, struct bucket, link);
+
+		las_list_append(out, &b->queue);
+		las_list_remove(&b->link);
+	}
+	las_store_relaxed(&c->queued, 0);
+}
+
+static void push_class(struct crew_class *c, struct las_link *batch, bool lazily)
+{
+	struct las_link *l;
 	int what;
 
-	if (n == 0)
+	if (las_list_empty(batch))
 		return;
 	las_lock(&c->lock);
-	las_store_relaxed(&c->queued, c->queued + n);
-	las_list_append(&c->queue, batch);
+	while ((l = las_list_pop(batch)))
+		enqueue_locked(c, las_container_of(l, struct las_req, link));
 	what = lazily ? 0 : call_locked(c);
 	las_unlock(&c->lock);
 	if (call(c, what))
 		return;
 	/* Not one thread: give back all that is queued, others' too.  With threads at work, they will come to it. */
 	las_lock(&c->lock);
-	if (c->threads == 0) {
-		las_list_append(batch, &c->queue);
-		las_store_relaxed(&c->queued, 0);
-	}
+	if (c->threads == 0)
+		empty_locked(c, batch);
 	las_unlock(&c->lock);
 }
 
 void las_crew_push(struct las_link *batch, bool lazily)
 {
-	struct las_link bounded, unbounded, *l, *tmp;
-	unsigned nbounded = 0, nunbounded = 0;
+	struct las_link bounded, unbounded, *l;
+	bool warm = false;
 
 	las_list_init(&bounded);
 	las_list_init(&unbounded);
-	las_list_each(batch, l, tmp) {
-		bool b = las_container_of(l, struct las_req, link)->bounded;
+	while ((l = las_list_pop(batch))) {
+		const struct las_req *req = las_container_of(l, struct las_req, link);
 
-		las_list_remove(l);
-		las_list_push(b ? &bounded : &unbounded, l);
-		nbounded += b;
-		nunbounded += !b;
+		las_list_push(req->bounded ? &bounded : &unbounded, l);
+		warm |= req->warm;
 	}
-	push_class(&crew.bounded, &bounded, nbounded, lazily);
-	push_class(&crew.unbounded, &unbounded, nunbounded, false);
+	push_class(&crew.bounded, &bounded, lazily);
+	push_class(&crew.unbounded, &unbounded, false);
+	if (warm)
+		las_reaper_watch(); /* it notices when they are stuck */
 	if (lazily && !las_reaper_watch())
 		las_crew_look();
 	las_list_append(&bounded, &unbounded);
@@ -419,21 +482,22 @@ unsigned las_crew_look(void)
 static struct las_req *take(struct crew_class *c, const struct las_owner *owner, uint64_t obj, unsigned limit)
 {
 	struct las_req *found = NULL;
-	struct las_link *l, *tmp;
 
 	las_lock(&c->lock);
-	las_list_each(&c->queue, l, tmp) {
-		struct las_req *req = las_container_of(l, struct las_req, link);
+	for (struct las_link *w = c->waiting.next; w != &c->waiting && !found && limit; w = w->next) {
+		struct bucket *b = las_container_of(w, struct bucket, link);
 
-		if (limit-- == 0)
-			break;
-		if (req->owner == owner && (!obj || req->obj == obj)) {
-			las_list_remove(l);
-			las_store_relaxed(&c->queued, c->queued - 1);
+		for (struct las_link *l = b->queue.next; l != &b->queue && limit; l = l->next, limit--) {
+			struct las_req *req = las_container_of(l, struct las_req, link);
+
+			if (req->owner != owner || (obj && req->obj != obj))
+				continue;
 			found = req;
 			break;
 		}
 	}
+	if (found)
+		dequeue_locked(c, found);
 	las_unlock(&c->lock);
 	return found;
 }

@@ -430,3 +430,34 @@ TEST(a_slow_write_does_not_keep_reads_of_its_device_waiting)
 	u_gate_open(&gates[0]);
 	u_owner_await(&owner, 8);
 }
+
+static unsigned late = 1;
+
+static long late_first_page(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
+{
+	if (__atomic_exchange_n(&late, 0, __ATOMIC_SEQ_CST))
+		u_gate_pass(&gates[3]);
+	return u_real.preadv2(fd, iov, n, offset, flags);
+}
+
+TEST(a_page_that_is_late_does_not_keep_those_that_are_there)
+{
+	static char bytes[8];
+	struct las_link batch;
+
+	prepare();
+	las_sys.preadv2 = late_first_page;
+	u_gate_close(&gates[3]);
+	las_list_init(&batch);
+	for (unsigned i = 0; i < 8; i++) {
+		struct las_req *req = u_rw(&owner, i, LAS_OP_READ, files[0], &bytes[i], 1, 0);
+
+		req->bounded = req->warm = true;
+		las_list_push(&batch, &req->link);
+	}
+	las_crew_push(&batch, false);
+	u_gate_await(&gates[3], 1);
+	u_owner_await(&owner, 7);
+	u_gate_open(&gates[3]);
+	u_owner_await(&owner, 8);
+}
