@@ -446,6 +446,7 @@ def test_script_is_refused_when_its_interpreter_is_not_covered(
 
 def test_options_set_the_engines_variables(run: Run, tmp_path: Path) -> None:
     """One variable each; a relative file is meant from here, wherever the program goes."""
+    (tmp_path / "out").mkdir()
     options = ["--lanes=head,crew", "--inline", "never", "--settle", "--stats=out/s"]
     seen = environment_seen(run, *options, env={})
     assert seen["LIBAIO_SHIM_LANES"] == "head,crew"
@@ -464,7 +465,10 @@ def test_variables_of_the_caller_hold_without_options(run: Run) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [["--lanes=fast"], ["--lanes="], ["--lanes=head,"], ["--lanes"], ["--inline=maybe"], ["--stats="], ["--what"], []],
+    [
+        *[["--lanes=fast"], ["--lanes="], ["--lanes=head,"], ["--lanes"], ["--inline=maybe"], ["--what"], []],
+        *[["--stats="], ["--stats=nowhere/s", "true"], ["--stats=/nowhere/s", "true"], ["--stats=.", "true"]],
+    ],
 )
 def test_wrong_use_is_told(run: Run, options: Sequence[str]) -> None:
     """Status 125, as env and timeout do."""
