@@ -10,10 +10,15 @@ How a request goes, from the cheapest to the dearest way:
    are collected and share one submit at the end of the loop turn.  Once the head lane finishes some of them, new ones
    go way 1 again.  Here also waits what finds all `depth` slots taken.
 
-A *slot* is 64 bytes of a slab, in which the iocb is packed, and an entry of ``_holders``, which keeps all that the
-request needs alive until its event, whatever became of the coroutine.  Its number travels in the iocb's ``data``.
+A *slot* is 64 bytes of a slab, in which the iocb is packed, an entry of ``_holders``, which keeps all that the request
+needs alive until its event, whatever became of the coroutine, and memory for a small read.  Its number travels in the
+iocb's ``data``.  The *quick slot* is the one that the next request of way 1 uses, with all that it needs at hand.
+While there is one, such requests may come: nothing is queued, and the last ones did not wait.
 
 Only the thread of the event loop may come here: nothing is locked.  What a loop must be able to do is in `_hosts`.
+
+A signal handler may raise wherever a function was called.  Whatever happens in the order of the lines between two calls
+happens as one; so it is the order that keeps the memory of a request from being freed while the request is in flight.
 """
 
 from __future__ import annotations
@@ -47,13 +52,23 @@ from libaio_shim.asyncio._hosts import Host, current_host, homeless
 
 # The iocb of linux/aio_abi.h as eight words: data; key and rw_flags, opcode and descriptor, buf, nbytes, offset;
 # reserved, flags and eventfd.  Those in the middle are packed for each request, the others are a slot's own.
-_pack = struct.Struct("=5q").pack_into
+PACK = struct.Struct("=5q").pack_into
 _PACKED_AT = 8
+_POINTER_WORD = 3
 _FLAGS_WORD = 7
-_submit: Callable[[Any, int, Any], int] = lib.las_io_submit_quiet
+_IOCB_WORDS = IOCB_BYTES // 8
+
+# Reads up to this size go into the slot's own memory and are copied from there; larger ones into the result itself.
+SMALL_BYTES = 8 * 1024
+_new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
+_SMALL = ffi.typeof(f"char[{SMALL_BYTES}]")
+
+submit: Callable[[Any, int, Any], int] = lib.las_io_submit_quiet
 
 # Looking at the ring without a call needs loads in program order, as x86 has; elsewhere io_getevents does the fence.
 PEEK = platform.machine() in ("x86_64", "AMD64", "i686")
+_EVENTS_BY_CALL = 8
+_EVENT_WORDS = EVENT_BYTES // 8
 
 # What has no effect on anything outside when it is taken back.
 _WITHOUT_EFFECT = (IOCB_CMD_PREAD, IOCB_CMD_PREADV, IOCB_CMD_POLL)
@@ -68,9 +83,9 @@ def _nothing() -> None:
 class Pending:
     """A request that was not finished at once."""
 
-    __slots__ = ("arguments", "done", "host", "keep", "opcode", "result", "slot", "waiter")
+    __slots__ = ("arguments", "data", "done", "host", "keep", "opcode", "result", "slot", "small", "waiter")
 
-    def __init__(self, slot: int, opcode: int, keep: Any, arguments: tuple[Any, ...] | None) -> None:
+    def __init__(self, slot: int, opcode: int, keep: Any, small: bool, arguments: tuple[Any, ...] | None) -> None:
         self.slot = slot
         """Where it is in flight, or -1 while it is queued."""
         self.opcode = opcode
@@ -78,6 +93,10 @@ class Pending:
         """What must live until the event."""
         self.arguments = arguments
         """What to pack, while it is queued."""
+        self.small = small
+        """It reads into its slot's memory..."""
+        self.data = b""
+        """...and this is what was read."""
         self.done = False
         self.result = 0
         self.host: Host | None = None
@@ -94,6 +113,46 @@ class Pending:
 class Core:
     """An engine's context with its slots, as a guest of an event loop."""
 
+    # CPython shares the keys of up to 30 attributes between instances; with more, each access costs three times that.
+    __slots__ = (
+        "__weakref__",
+        "_alone",
+        "_array",
+        "_backlog",
+        "_base",
+        "_closed",
+        "_closers",
+        "_current",
+        "_data",
+        "_depth",
+        "_each",
+        "_eventfd",
+        "_events",
+        "_fetched",
+        "_flush_comes",
+        "_free",
+        "_handle",
+        "_head",
+        "_header",
+        "_holders",
+        "_host",
+        "_iocb_addresses",
+        "_iocbs",
+        "_last",
+        "_nr",
+        "_owner",
+        "_pointers",
+        "_quick",
+        "_quick_keep",
+        "_quick_slot",
+        "_quick_thread",
+        "_ring",
+        "_slab",
+        "_small",
+        "_thread",
+        "_words",
+    )
+
     def __init__(self, depth: int) -> None:
         """Raises OSError for a depth that cannot be had (EINVAL, ENOMEM)."""
         self._closed = True
@@ -107,6 +166,7 @@ class Core:
 
         slab: Any = ffi.new("char[]", depth * IOCB_BYTES)
         self._slab = memoryview(ffi.buffer(slab)).cast("B")
+        self._words = self._slab.cast("q")
         # The same as an array of pointers: cffi stores the address of a buffer much faster than it tells it.
         self._pointers: Any = ffi.cast("void **", slab)
         self._base = address_of(slab)
@@ -115,17 +175,30 @@ class Core:
         self._iocb_addresses = memoryview(ffi.buffer(self._iocbs)).cast("B").cast("q")
         self._each: Any = ffi.new("int64_t[]", [self._base + slot * IOCB_BYTES for slot in range(depth)])
         self._alone = [self._each + slot for slot in range(depth)]
+        self._small: list[Any] = [None] * depth
         self._holders: list[Any] = [None] * depth
         self._free = list(range(depth - 1, -1, -1))
         self._set_constants(0)
-        self._array: Any = None if PEEK else ffi.new("char[]", depth * EVENT_BYTES)
+        # Where io_getevents puts events; the slot of those that were taken is -1.
+        self._array: Any = ffi.new("int64_t[]", [-1] * (_EVENTS_BY_CALL * _EVENT_WORDS))
+        self._fetched = memoryview(ffi.buffer(self._array)).cast("B").cast("q")
+        # As in the ring, where only we change it.
+        self._head = 0
 
-        # Requests may be submitted at once: open, at home, none queued, and the last ones did not wait.
-        self._quick = False
+        # The thread that may go the quick way, 0 if none may; and the quick slot, -1 if there is none.  A slot without
+        # a thread is in the engine's hands, or was left there by a signal handler that raised.
+        self._quick_thread = 0
+        self._quick_slot = -1
+        # What must live until the event of the request that is in the engine's hands.
+        self._quick_keep: Any = None
+        # What a request on the quick slot needs, in one tuple: slot, where to pack, the entry for submit, the memory
+        # for a small read as bytes, its address.
+        self._quick: tuple[int, int, Any, Any, int] = (-1, 0, None, None, 0)
         self._backlog: deque[Pending] = deque()
         self._flush_comes = False
-        # Of the request for which _start returned None.
+        # The request for which _start returned None, or what it read.
         self._last: Any = None
+        self._data = b""
         # Those who wait in aclose; not None as soon as there was one.
         self._closers: list[Pending] | None = None
 
@@ -140,65 +213,121 @@ class Core:
         """True as soon as `aclose` or `close` was called."""
         return self._closed or self._closers is not None
 
+    @property
+    def in_flight(self) -> int:
+        """Requests that were submitted and are not finished."""
+        return self._depth - len(self._free) - (self._quick_thread != 0)
+
     def _start(
         self, opcode: int, fd: FileDescriptorLike, memory: Any, nbytes: int, offset: int, flags: int, keep: Any
     ) -> int | None:
         """Starts a request: its result if it is finished, else None, and it is `_last`.
 
-        memory: a cdata, the iocb's buf.  keep: whatever must live until the event.
+        memory: a cdata, the iocb's buf.  keep: whatever must live until the event.  memory None: into the slot's
+        own memory; then what was read is `_data`.  (`AsyncContext.read` has its own copy of the quick way.)
         """
         if fd.__class__ is not int:
             fd = descriptor(fd)
-        free = self._free
-        if (not self._quick or not free or get_ident() != self._thread) and not self._may_submit():
+        if self._quick_thread != get_ident() and not self._may_submit():
             self._enqueue(opcode, fd, memory, nbytes, offset, flags, keep)
             return None
-        slot = free.pop()
-        # From here on the slot is the request's, even if a signal handler raises somewhere below.
-        self._holders[slot] = keep
+        slot, _, entry, small, _ = self._quick
+        self._pack(slot, opcode, fd, memory, nbytes, offset, flags)
+        thread = self._quick_thread
+        self._quick_keep = keep
+        self._quick_thread = 0
+        accepted = submit(self._handle, 1, entry)
+        if accepted == 1 and PEEK:
+            header, events, head = self._header, self._events, self._head
+            word = head * 4
+            if header[TAIL] != head and events[word] == slot:
+                result: int = events[word + 2]
+                head = head + 1 if head + 1 != self._nr else 0
+                header[HEAD] = self._head = head
+                self._quick_thread = thread
+                self._quick_keep = None
+                if memory is None:
+                    self._data = small[0:result] if result > 0 else b""
+                return result
+        return self._not_at_once(accepted, opcode, fd, memory, nbytes, offset, flags, keep)
+
+    def _pack(
+        self, slot: int, opcode: int, fd: FileDescriptorLike, memory: Any, nbytes: int, offset: int, flags: int
+    ) -> None:
+        """Fills a slot's iocb."""
+        if memory is None:
+            memory = self._memory(slot)
         try:
-            _pack(self._slab, slot * IOCB_BYTES + _PACKED_AT, flags << 32, fd << 32 | opcode, 0, nbytes, offset)
+            PACK(self._slab, slot * IOCB_BYTES + _PACKED_AT, flags << 32, fd << 32 | opcode, 0, nbytes, offset)  # type: ignore[operator]
         except (struct.error, TypeError):
-            free.append(slot)
-            raise bad_argument(fd=fd, offset=offset, flags=flags) from None
-        self._pointers[slot * 8 + 3] = memory
-        accepted = _submit(self._handle, 1, self._alone[slot])
+            raise bad_argument(fd=fd, nbytes=nbytes, offset=offset, flags=flags) from None
+        self._pointers[slot * _IOCB_WORDS + _POINTER_WORD] = memory
+
+    def _memory(self, slot: int) -> Any:
+        """The slot's own, for a small read."""
+        if self._small[slot] is None:
+            self._small[slot] = _new_uncleared(_SMALL)
+        return self._small[slot]
+
+    def _not_at_once(
+        self, accepted: int, opcode: int, fd: int, memory: Any, nbytes: int, offset: int, flags: int, keep: Any
+    ) -> int | None:
+        """What became of a request that used the quick slot and is not finished, or not known to be, or refused."""
+        slot = self._quick_slot
+        self._quick_slot = -1
+        self._quick_keep = None
         if accepted == 1:
-            if PEEK:
-                header = self._header
-                head = header[HEAD]
-                if head != header[TAIL]:
-                    events = self._events
-                    word = head * 4
-                    if events[word] == slot:
-                        result: int = events[word + 2]
-                        head += 1
-                        header[HEAD] = head if head != self._nr else 0
-                        self._holders[slot] = None
-                        free.append(slot)
-                        return result
-            pending = self._holders[slot] = Pending(slot, opcode, keep, None)
+            # Before anything is called: now the holder keeps it.
+            self._holders[slot] = keep
+            pending = self._holders[slot] = Pending(slot, opcode, keep, memory is None, None)
             self._drain()
             if pending.done:
+                self._open_quick()
+                self._data = pending.data
                 return pending.result
             if self._current() is not self._owner:
                 self._move_in()
-            self._quick = False
             self._last = pending
             return None
-        self._holders[slot] = None
-        free.append(slot)
-        if accepted == -errno.EAGAIN and len(free) != self._depth:
+        self._free.append(slot)
+        if accepted == -errno.EAGAIN and self.in_flight:
             self._enqueue(opcode, fd, memory, nbytes, offset, flags, keep)
             return None
+        self._open_quick()
         return accepted
+
+    def _open_quick(self) -> None:
+        """From now on requests may go the quick way, if there is a slot for it."""
+        if self._quick_slot >= 0 or self._backlog or not self._free:
+            return
+        slot = self._free[-1]
+        memory = self._memory(slot)
+        self._quick = (slot, slot * IOCB_BYTES + _PACKED_AT, self._alone[slot], ffi.buffer(memory), address_of(memory))
+        del self._free[-1]
+        self._quick_slot = slot
+        self._quick_thread = self._thread
+
+    def _close_quick(self) -> None:
+        """From now on requests are queued."""
+        slot = self._quick_slot
+        if slot < 0:
+            return
+        self._quick_slot = -1
+        if self._quick_thread:
+            self._quick_thread = 0
+            self._free.append(slot)
+            return
+        # A signal handler raised.  If it is in flight after all, its event brings the slot back.  A loop in which a
+        # handler raises may lose a callback, too.
+        self._holders[slot] = self._quick_keep
+        self._quick_keep = None
+        self._flush_comes = False
 
     def _set_constants(self, flags: int) -> None:
         """Writes the words of each slot's iocb that do not change: its number, and the eventfd."""
-        words = self._slab.cast("q")
         for slot in range(self._depth):
-            words[slot * 8] = slot
-            words[slot * 8 + _FLAGS_WORD] = flags
+            self._words[slot * _IOCB_WORDS] = slot
+            self._words[slot * _IOCB_WORDS + _FLAGS_WORD] = flags
 
     def _may_submit(self) -> bool:
         """Called where `_start` cannot go the quick way: whether it may go on all the same, or must queue."""
@@ -208,19 +337,21 @@ class Core:
             raise_errno(-errno.EINVAL)
         if self._current() is not self._owner or get_ident() != self._thread:
             self._move_in()
+        if self._quick_slot >= 0 and not self._quick_thread:
+            self._drain()
         # The first of several is not worth waiting for company: a request at a time is common.
-        idle = len(self._free) == self._depth and not self._backlog
-        if idle:
-            self._quick = True
-        return idle or (self._quick and bool(self._free))
+        if self.in_flight == 0:
+            self._open_quick()
+        return self._quick_slot >= 0
 
     def _move_in(self) -> None:
         """Makes the running event loop the one that wakes our coroutines."""
         host = current_host()
         if get_ident() != self._thread:
-            if len(self._free) != self._depth or self._backlog:
+            if self.in_flight or self._backlog:
                 raise RuntimeError("the context is in use by an event loop of another thread")
             self._thread = get_ident()
+        self._close_quick()
         self._host.detach()
         if self._eventfd < 0:
             self._eventfd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -229,19 +360,21 @@ class Core:
         method = weakref.WeakMethod(self._readable)
         host.attach(self._eventfd, lambda: (method() or _nothing)())
         self._host, self._current, self._owner = host, host.current, host.owner
-        self._quick = not self._backlog
+        # The former loop may have ended before it came to that.
+        self._flush_comes = False
 
     def _enqueue(self, *arguments: Any) -> None:
-        pending = Pending(-1, arguments[0], arguments[-1], arguments)
+        opcode, _, memory, _, _, _, keep = arguments
+        pending = Pending(-1, opcode, keep, memory is None, arguments)
+        self._close_quick()
         self._backlog.append(pending)
-        self._quick = False
         self._last = pending
         self._flush_soon()
 
     def _flush_soon(self) -> None:
         if self._backlog and self._free and not self._flush_comes:
-            self._flush_comes = True
             self._host.soon(self._flush)
+            self._flush_comes = True
 
     def _flush(self) -> None:
         """Submits what is queued, as far as there are slots: one call for all."""
@@ -254,25 +387,23 @@ class Core:
             pending = backlog.popleft()
             opcode, fd, memory, nbytes, offset, flags, _ = pending.arguments or ()
             slot = free.pop()
-            at = slot * IOCB_BYTES
             try:
-                _pack(self._slab, at + _PACKED_AT, flags << 32, fd << 32 | opcode, 0, nbytes, offset)
-            except (struct.error, TypeError):
+                self._pack(slot, opcode, fd, memory, nbytes, offset, flags)
+            except (TypeError, OverflowError):
                 free.append(slot)
                 self._finish(pending, -errno.EINVAL)
                 continue
-            self._pointers[slot * 8 + 3] = memory
-            self._iocb_addresses[len(batch)] = self._base + at
+            self._iocb_addresses[len(batch)] = self._base + slot * IOCB_BYTES
             holders[slot] = pending
             pending.slot = slot
             batch.append(pending)
         done = 0
         while done < len(batch):
-            accepted = _submit(self._handle, len(batch) - done, self._iocbs + done)
+            accepted = submit(self._handle, len(batch) - done, self._iocbs + done)
             if accepted > 0:
                 done += accepted
                 continue
-            if accepted == -errno.EAGAIN and len(free) + len(batch) - done != self._depth:
+            if accepted == -errno.EAGAIN and self.in_flight > len(batch) - done:
                 # Others are in flight; their events will make room.
                 for pending in reversed(batch[done:]):
                     self._release(pending)
@@ -283,8 +414,8 @@ class Core:
             self._finish(pending, accepted)
             done += 1
         self._drain()
-        if not backlog:
-            self._quick = any(pending.done for pending in batch)
+        if any(pending.done for pending in batch):
+            self._open_quick()
         self._flush_soon()
         self._settle()
 
@@ -313,38 +444,51 @@ class Core:
         """Takes every event that is in the ring."""
         if self._closed or self._ring.inherited:
             return
+        if not self._quick_thread:
+            self._close_quick()
         if not PEEK:
             self._drain_by_call()
             return
         header, events, nr = self._header, self._events, self._nr
         holders, free = self._holders, self._free
-        head = header[HEAD]
+        head = self._head
         while head != header[TAIL]:
             word = head * 4
             slot = events[word]
             result = events[word + 2]
-            head += 1
-            if head == nr:
-                head = 0
-            header[HEAD] = head
             holder = holders[slot]
+            head = head + 1 if head + 1 != nr else 0
+            header[HEAD] = self._head = head
             holders[slot] = None
             free.append(slot)
             if holder.__class__ is Pending:
-                self._finish(holder, result)
+                self._arrived(holder, slot, result)
 
     def _drain_by_call(self) -> None:
-        while True:
-            count = lib.las_io_getevents(self._handle, 0, self._depth, self._array, NULL)
-            if count <= 0:
-                return
-            words = memoryview(ffi.buffer(self._array, count * EVENT_BYTES)).cast("B").cast("q").tolist()
-            for slot, result in zip(words[::4], words[2::4], strict=True):
-                holder = self._holders[slot]
-                self._holders[slot] = None
-                self._free.append(slot)
+        # First those that a signal handler which raised has left.
+        self._take_fetched()
+        while lib.las_io_getevents(self._handle, 0, _EVENTS_BY_CALL, self._array, NULL) == _EVENTS_BY_CALL:
+            self._take_fetched()
+        self._take_fetched()
+        self._head = self._header[HEAD]
+
+    def _take_fetched(self) -> None:
+        events, holders, free = self._fetched, self._holders, self._free
+        for word in range(0, len(events), _EVENT_WORDS):
+            slot = events[word]
+            if slot >= 0:
+                holder = holders[slot]
+                events[word] = -1
+                holders[slot] = None
+                free.append(slot)
                 if holder.__class__ is Pending:
-                    self._finish(holder, result)
+                    self._arrived(holder, slot, events[word + 2])
+
+    def _arrived(self, pending: Pending, slot: int, result: int) -> None:
+        if pending.small and result > 0:
+            # Now, because the slot may be used again before the coroutine runs.
+            pending.data = ffi.unpack(self._small[slot], result)
+        self._finish(pending, result)
 
     def take_back(self, pending: Any) -> bool:
         """Whether the request will not run, or is finished already."""
@@ -370,32 +514,36 @@ class Core:
 
     def _settle(self) -> None:
         """Lets `aclose` go on when nothing is in flight or queued."""
-        if self._closers and len(self._free) == self._depth and not self._backlog:
+        if self._closers and self._is_idle():
             for closer in self._closers:
                 self._finish(closer, 0)
             self._closers.clear()
+
+    def _is_idle(self) -> bool:
+        """Whether nothing is queued or in flight that anybody waits for, or waited for."""
+        return not self._backlog and not any(holder.__class__ is Pending for holder in self._holders)
 
     def _begin_to_close(self) -> Pending | None:
         """Refuses new requests, takes back what has no effect, and gives the rest a last waiter if there is any."""
         if self._closers is None:
             self._closers = []
-            self._quick = False
+            self._close_quick()
         if self._current() is not self._owner or self._ring.inherited:
             return None
         for pending in [*self._backlog, *self._holders]:
             if pending.__class__ is Pending and pending.opcode in _WITHOUT_EFFECT and self.take_back(pending):
                 self._finish(pending, pending.result)
         self._drain()
-        if len(self._free) == self._depth and not self._backlog:
+        if self._is_idle():
             return None
-        closer = Pending(_CLOSER, -1, None, None)
+        closer = Pending(_CLOSER, -1, None, False, None)
         self._closers.append(closer)
         return closer
 
     def _end(self) -> None:
         """Returns when nothing runs any more; what was queued never will."""
         self._closed = True
-        self._quick = False
+        self._close_quick()
         ring = self._ring
         if not ring.inherited:
             self._host.detach()
@@ -408,6 +556,7 @@ class Core:
             self._finish(closer, 0)
         self._holders = [None] * self._depth
         self._free = list(range(self._depth))
+        self._small = []
         if self._eventfd >= 0:
             os.close(self._eventfd)
             self._eventfd = -1

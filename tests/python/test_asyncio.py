@@ -18,7 +18,7 @@ import pytest
 from conftest import BLOCK, Stall, in_child, raises_errno
 
 from libaio_shim import AlignedBuffer, stats
-from libaio_shim.asyncio import AsyncContext, _core
+from libaio_shim.asyncio import AsyncContext, _context, _core
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
@@ -46,7 +46,8 @@ def peek(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """Both ways to learn of an event: from the ring's memory, and by a call."""
     if request.param and not _core.PEEK:
         pytest.skip("n/a: this processor orders loads differently")
-    monkeypatch.setattr(_core, "PEEK", request.param)
+    for module in (_core, _context):
+        monkeypatch.setattr(module, "PEEK", request.param)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -131,7 +132,7 @@ def test_what_is_cached_does_not_suspend(run: Run[Any], fd: int, payload: bytes)
 def test_others_get_their_turn(run: Run[Any], fd: int) -> None:
     """A task that reads nothing but cached data lets the loop turn now and then, unless told not to."""
 
-    async def turns(ctx: AsyncContext) -> int:
+    async def turns(ctx: AsyncContext, request: Callable[[], Awaitable[object]]) -> int:
         count = 0
         done = False
 
@@ -145,19 +146,24 @@ def test_others_get_their_turn(run: Run[Any], fd: int) -> None:
         await asyncio.sleep(0)
         count = 0
         for _ in range(2000):
-            await ctx.read(fd, BLOCK, 0)
+            await request()
         seen = count
         done = True
         await task
         return seen
 
     async def main() -> None:
+        left, right = socket.socketpair()
         async with AsyncContext() as fair, AsyncContext(fair=False) as unfair:
             await fair.read(fd, BLOCK, 0)
             if steps(fair.read(fd, BLOCK, 0))[0]:
                 pytest.skip("n/a: the head does not read this file system")
-            assert await turns(fair) >= 5
-            assert await turns(unfair) == 0
+            assert await turns(fair, lambda: fair.read(fd, BLOCK, 0)) >= 5
+            assert await turns(fair, lambda: fair.read_into(fd, bytearray(BLOCK), 0)) >= 5
+            assert await turns(fair, lambda: fair.poll(left, select.POLLOUT)) >= 5
+            assert await turns(unfair, lambda: unfair.read(fd, BLOCK, 0)) == 0
+        left.close()
+        right.close()
 
     run(main())
 
@@ -165,13 +171,14 @@ def test_others_get_their_turn(run: Run[Any], fd: int) -> None:
 def count_submits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many requests each submit got, from now on."""
     batches: list[int] = []
-    submit = _core._submit
+    submit = _core.submit
 
     def counting(handle: object, count: int, iocbs: object) -> int:
         batches.append(count)
         return submit(handle, count, iocbs)
 
-    monkeypatch.setattr(_core, "_submit", counting)
+    for module in (_core, _context):
+        monkeypatch.setattr(module, "submit", counting)
     return batches
 
 
@@ -437,17 +444,168 @@ def test_errors_of_queued_requests_reach_their_own_task(run: Run[Any], stall: St
     run(main())
 
 
-def test_writes_longer_than_one_request(run: Run[Any], fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flags_are_one_requests_own(run: Run[Any], fd: int) -> None:
+    """What a request was given does not stick to the slot: RWF_NOWAIT on a file that is not cached would fail."""
+
+    async def main() -> None:
+        async with AsyncContext(1) as ctx:
+            await ctx.fsync(fd)
+            await ctx.read(fd, 1, 0)
+            await ctx.read_into(fd, bytearray(1), 0, flags=os.RWF_NOWAIT)
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            assert await ctx.read(fd, 4, BLOCK) == b"BBBB"
+
+    run(main())
+
+
+def in_the_middle(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], after: Callable[[], None]) -> None:
+    """The next submit calls before and after around the engine's call."""
+    submit = _core.submit
+
+    def once(handle: object, count: int, iocbs: object) -> int:
+        for module in (_core, _context):
+            monkeypatch.setattr(module, "submit", submit)
+        before()
+        accepted = submit(handle, count, iocbs)
+        after()
+        return accepted
+
+    for module in (_core, _context):
+        monkeypatch.setattr(module, "submit", once)
+
+
+class Stop(BaseException):
+    """What a signal handler raises: as KeyboardInterrupt, nothing that a loop would only log."""
+
+
+def stop() -> None:
+    raise Stop
+
+
+def nothing() -> None:
+    pass
+
+
+@pytest.mark.usefixtures("peek")
+@pytest.mark.parametrize("accepted", [True, False])
+@pytest.mark.parametrize("name", ["read", "read_into"])
+def test_a_signal_handler_may_raise_around_a_submit(
+    run: Run[Any], fd: int, payload: bytes, monkeypatch: pytest.MonkeyPatch, accepted: bool, name: str
+) -> None:
+    """Whether the request is in flight or not: the context goes on, and closes."""
+
+    async def main() -> None:
+        async with AsyncContext(2) as ctx:
+            await ctx.read(fd, 4, 0)
+            in_the_middle(monkeypatch, *((nothing, stop) if accepted else (stop, nothing)))
+            with pytest.raises(Stop):
+                await (ctx.read(fd, 8, 0) if name == "read" else ctx.read_into(fd, bytearray(8), 0))
+            for block in range(8):
+                assert await ctx.read(fd, BLOCK, block * BLOCK) == payload[block * BLOCK :][:BLOCK]
+            assert ctx.in_flight == (not accepted)
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_a_buffer_that_a_signal_handler_left_in_flight_stays(
+    run: Run[Any], stall: Stall, stalled_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device still writes into it; it is the caller's again after the event."""
+
+    async def main() -> None:
+        async with AsyncContext(2) as ctx:
+            buffer = bytearray(8)
+            with stall.holding():
+                in_the_middle(monkeypatch, nothing, stop)
+                with pytest.raises(Stop):
+                    await ctx.read_into(stalled_fd, buffer, 0)
+                stall.wait_until_held(1)
+                other = asyncio.ensure_future(ctx.read(stalled_fd, 4, BLOCK))
+                await until(lambda: ctx.in_flight == 2)
+                gc.collect()
+                with pytest.raises(BufferError):
+                    buffer.clear()
+            assert await other == b"BBBB"
+            await until(lambda: ctx.in_flight == 0)
+            gc.collect()
+            assert buffer == b"A" * 8
+            buffer.clear()
+
+    run(main())
+
+
+def test_another_thread_is_refused_during_a_submit(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GIL is free then; who comes must not take the slot that is in the engine's hands."""
+    ctx = AsyncContext(2)
+    errors = []
+
+    def other() -> None:
+        try:
+            asyncio.run(ctx.read(fd, 4, BLOCK))
+        except RuntimeError as error:
+            errors.append(str(error))
+
+    def meanwhile() -> None:
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    async def main() -> None:
+        assert await ctx.read(fd, 4, 0) == b"AAAA"
+        in_the_middle(monkeypatch, meanwhile, nothing)
+        assert await ctx.read(fd, 4, 0) == b"AAAA"
+        in_the_middle(monkeypatch, nothing, meanwhile)
+        assert await ctx.read_into(fd, bytearray(4), 0) == 4
+
+    asyncio.run(main())
+    ctx.close()
+    assert errors == ["the context is in use by an event loop of another thread"] * 2
+
+
+def test_what_a_loop_left_queued_holds_up_nobody(stall: Stall, stalled_fd: int) -> None:
+    """A loop that was stopped before its last turn; the next one's requests are submitted all the same."""
+    ctx = AsyncContext(4)
+
+    async def leave() -> None:
+        with stall.holding():
+            running = asyncio.ensure_future(ctx.read(stalled_fd, 4, 0))
+            await until(lambda: ctx.in_flight == 1)
+            tasks = [running, asyncio.ensure_future(ctx.read(stalled_fd, 4, 0))]
+            await asyncio.sleep(0)
+            assert ctx.waiting == 1
+            left.extend(tasks)
+
+    left: list[asyncio.Task[bytes]] = []
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    loop.close()
+    assert asyncio.run(asyncio.wait_for(ctx.read(stalled_fd, 4, BLOCK), 60)) == b"BBBB"
+    ctx.close()
+    for task in left:
+        task._log_destroy_pending = False  # type: ignore[attr-defined]
+
+
+class Reluctant(AsyncContext):
+    """A context whose requests transfer less than they are asked to."""
+
+    at_most = 3
+
+    async def write(self, fd: Any, data: Any, offset: int, *, flags: int = 0) -> int:
+        return await super().write(fd, memoryview(data)[: self.at_most], offset)
+
+    async def read(self, fd: Any, n: int, offset: int, *, flags: int = 0) -> bytes:
+        return await super().read(fd, min(n, self.at_most), offset)
+
+
+def test_transfers_longer_than_one_request(run: Run[Any], fd: int) -> None:
     """write_all goes on where a write was cut short, read_exactly likewise."""
 
     async def main() -> None:
-        async with AsyncContext(4) as ctx:
-            write, read = ctx.write, ctx.read
-            monkeypatch.setattr(ctx, "write", lambda fd, data, offset: write(fd, memoryview(data)[:3], offset))
-            monkeypatch.setattr(ctx, "read", lambda fd, n, offset: read(fd, min(n, 4), offset))
+        async with Reluctant(4) as ctx:
             await ctx.write_all(fd, b"0123456789", 5)
             assert await ctx.read_exactly(fd, 12, 4) == b"A0123456789A"
-            monkeypatch.setattr(ctx, "write", lambda fd, data, offset: write(fd, b"", offset))
+            ctx.at_most = 0
             with raises_errno(errno.EIO):
                 await ctx.write_all(fd, b"x", 0)
 

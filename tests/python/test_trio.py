@@ -196,3 +196,17 @@ def test_trio_may_be_a_guest_of_asyncio(fd: int, stall: Stall, stalled_fd: int) 
         return data
 
     assert asyncio.run(main()) == b"AAAA"
+
+
+def test_a_context_moves_between_kinds_of_loops(fd: int) -> None:
+    """Also when all that it does is read cached data, which needs no loop but for a turn now and then."""
+
+    async def reads() -> None:
+        for _ in range(1000):
+            assert await ctx.read(fd, 4, 0) == b"AAAA"
+
+    ctx = AsyncContext(4)
+    asyncio.run(reads())
+    trio.run(reads)
+    asyncio.run(reads())
+    ctx.close()
