@@ -6,11 +6,16 @@
 
 #include <dirent.h>
 #include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/file.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 
 /* ---- RLIMIT_FSIZE and SIGXFSZ ---- */
 
@@ -594,6 +599,64 @@ TEST(works_with_little_address_space_left)
 
 	CHECK_EQ(setrlimit(RLIMIT_AS, &limit), 0);
 	use_file(ctx, fd);
+}
+
+/* From now on these calls are not there, as in a sandbox whose author listed what the program makes itself. */
+static void bar(const long *calls, size_t count, unsigned error)
+{
+	struct sock_filter filter[20], *next = filter;
+	struct sock_fprog program = { 0, filter };
+
+	*next++ = (struct sock_filter)BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr));
+	for (size_t i = 0; i < count; i++) {
+		*next++ = (struct sock_filter)BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (unsigned)calls[i], 0, 1);
+		*next++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | error);
+	}
+	*next++ = (struct sock_filter)BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW);
+	program.len = (unsigned short)(next - filter);
+	CHECK_EQ(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), 0);
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_TSYNC, &program))
+		SKIP("n/a: no seccomp filters here");
+}
+
+static void check_in_sandbox(unsigned error)
+{
+	static const long newer[] = { SYS_preadv2, SYS_pwritev2, SYS_fstat, SYS_kcmp,
+#ifdef SYS_poll
+		                      SYS_ppoll,
+#endif
+		                      SYS_ioprio_get, SYS_ioprio_set };
+	io_context_t ctx;
+	int ends[2], fd = t_file("data", 32 * 4096);
+	char bytes[8] = "written", back[8] = "";
+	struct iovec halves[2] = { { back, 4 }, { back + 4, 4 } };
+	struct iocb iocb;
+
+	CHECK_EQ(pipe(ends), 0);
+	t_own(ends[0]);
+	t_own(ends[1]);
+	bar(newer, sizeof(newer) / sizeof(newer[0]), error);
+	ctx = t_context(32);
+	use_file(ctx, fd);
+	CHECK_RET(t_pwrite(ctx, fd, bytes, 8, 0), 8);
+	io_prep_preadv(&iocb, fd, halves, 2, 0);
+	CHECK_RET(t_run(ctx, &iocb), 8);
+	CHECK(memcmp(bytes, back, 8) == 0);
+	CHECK_EQ(write(ends[1], "xyz", 3), 3);
+	io_prep_poll(&iocb, ends[0], POLLIN);
+	CHECK(t_run(ctx, &iocb) & POLLIN);
+	io_prep_preadv(&iocb, ends[0], halves, 2, 0);
+	CHECK_RET(t_run(ctx, &iocb), 3);
+}
+
+TEST(works_in_a_sandbox_that_knows_older_calls)
+{
+	check_in_sandbox(ENOSYS);
+}
+
+TEST(works_in_a_sandbox_that_permits_older_calls)
+{
+	check_in_sandbox(EPERM);
 }
 
 /* ---- priority ---- */
