@@ -280,6 +280,19 @@ def test_trap_is_refused_where_the_kernel_lacks_it(run: Run) -> None:
     refused(run("--trap", "echo", "hello", preexec_fn=forbid_syscall_user_dispatch), 126, "--trap", "Linux 5.11")
 
 
+def test_trap_is_refused_for_programs_of_go(run: Run, compiled: Callable[..., Path], tmp_path: Path) -> None:
+    """Which would run, and crash at the first call that a goroutine makes; without --trap they are as all others."""
+    needs.syscall_user_dispatch()
+    marks = tmp_path / "marks.c"
+    marks.write_text("".join(
+        f'__attribute__((section("{name}"), used)) static const char mark{i}[] = "x";'
+        for i, name in enumerate([".note.go.buildid", ".gopclntab"])
+    ))  # fmt: skip
+    program = compiled("exit3.c", str(marks))
+    refused(run("--trap", program), 126, "--trap", "Go")
+    assert run(program).returncode == 3
+
+
 def test_preloads_of_others_stay_behind_ours(run: Run, build_dir: Path, compiled: Callable[..., Path]) -> None:
     """In their order, whichever of the two separators joins them."""
     others = [find_library("libm.so.6"), find_library("libdl.so.2")]
