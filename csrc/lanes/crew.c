@@ -234,14 +234,32 @@ static bool direct_changed(const struct las_req *req)
 	       ((las_sys.fcntl(req->file->fd, F_GETFL, 0) ^ req->flags) & O_DIRECT);
 }
 
+/* Switched while it ran, nobody knows as what it ran: then it runs once more, as it was meant to. */
+static long run_direct(struct las_req *req)
+{
+	bool can_repeat = req->op.iov == req->op.inline_iov;
+	struct las_op op;
+	long result;
+
+	if (direct_changed(req))
+		return run_as_of_submit(req);
+	if (can_repeat)
+		las_op_move(&op, &req->op);
+	result = las_op_run(&req->op, req->file->fd);
+	if (!can_repeat || !direct_changed(req))
+		return result;
+	las_op_move(&req->op, &op);
+	return run_as_of_submit(req);
+}
+
 /* Runs it, and notes for the predictor how long that took. */
 static long run(struct las_req *req)
 {
 	uint64_t start;
 	long result;
 
-	if (las_unlikely(req->flags & O_DIRECT) && direct_changed(req))
-		return run_as_of_submit(req);
+	if (las_unlikely(req->flags & O_DIRECT) && las_op_is_rw(&req->op))
+		return run_direct(req);
 	start = las_ticks();
 	result = las_op_run(&req->op, req->file->fd);
 	las_predict_crew_took(req->predictor, &req->op, las_ticks() - start);
