@@ -74,7 +74,6 @@ long las_cancel(struct las_ctx *ctx, uint64_t obj, struct las_event *result)
 static bool wait_native(struct las_ctx *ctx)
 {
 	struct las_native *native = las_load_acquire(&ctx->native);
-	struct las_event events[LAS_NATIVE_BATCH];
 	uint32_t ticket;
 	long n;
 
@@ -83,11 +82,12 @@ static bool wait_native(struct las_ctx *ctx)
 	while (las_native_cancel(native, &ctx->owner, 0))
 		;
 	ticket = las_native_try_lead(native);
-	if (!ticket)
+	if (!ticket) {
+		las_native_drain(native); /* the leader may have gone for good */
 		return false;
-	n = las_native_wait(native, events, las_now_ns() + PATIENCE_NS, NULL);
-	las_native_leave_lead(native, ticket);
-	las_native_settle(native, events, n);
+	}
+	n = las_native_wait(native, las_now_ns() + PATIENCE_NS, NULL);
+	las_native_leave_lead(native, ticket, n);
 	return true;
 }
 

@@ -145,8 +145,12 @@ void las_complete_wake_all(struct las_ctx *ctx)
 /* Whatever counted the request lets go of it; the context last. */
 static void let_go(struct las_ctx *ctx, bool settles, enum las_lane lane)
 {
-	if (settles)
+	if (settles) {
 		las_sub_acq_rel(&ctx->settling, 1);
+		las_fence_seq_cst(); /* settles before it looks for who waits for that, see settle() in wait.c */
+		if (las_unlikely(las_load_relaxed(&ctx->settlers)))
+			las_complete_wake_all(ctx);
+	}
 	if (lane == LAS_LANE_CREW)
 		las_sub_acq_rel(&ctx->elsewhere, 1);
 	las_ctx_leave(ctx, 1);
@@ -157,6 +161,18 @@ void las_complete_elsewhere(struct las_ctx *ctx)
 	las_add_acq_rel(&ctx->elsewhere, 1);
 	las_fence_seq_cst(); /* adds before it looks for a leader; a leader registers before it looks at elsewhere */
 	if (las_load_relaxed(&ctx->leading))
+		las_native_kick(ctx->native);
+}
+
+/*
+ * A leader that was the only one may wait for several events at once; from now
+ * on somebody else may want to see each of them.
+ */
+void las_complete_share(struct las_ctx *ctx)
+{
+	las_store_relaxed(&ctx->shared, true);
+	las_fence_seq_cst(); /* says so before it looks for a leader; a leader sets its number before it looks at shared */
+	if (las_load_relaxed(&ctx->leading) && las_native_min(ctx->native) > 1)
 		las_native_kick(ctx->native);
 }
 

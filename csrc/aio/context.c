@@ -326,7 +326,7 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
 	ctx->slots.pages = pages;
 	las_ring_init(&ctx->slots, ctx->id);
 	ctx->reserved = n;
-	ctx->waiters = ctx->settling = ctx->elsewhere = ctx->unwaited = ctx->notifying = ctx->helped = 0;
+	ctx->waiters = ctx->settlers = ctx->settling = ctx->elsewhere = ctx->unwaited = ctx->notifying = ctx->helped = 0;
 	ctx->leading = ctx->shared = false;
 	ctx->thread = NULL;
 	ctx->native = NULL;

@@ -38,6 +38,7 @@ struct las_ctx {
 	uint32_t busy LAS_LINE_ALIGNED; /* atomic, a futex for io_destroy */
 	uint32_t visitors;              /* atomic */
 	uint32_t settling;              /* atomic: accepted requests that the kernel would have finished in io_submit */
+	uint32_t settlers;              /* atomic: threads that wait for these */
 	uint32_t elsewhere;             /* atomic: accepted requests that are with the crew or the poll set */
 
 	struct las_native *native LAS_LINE_ALIGNED; /* borrowed at the first need; written once, release */
@@ -48,7 +49,7 @@ struct las_ctx {
 	uint32_t notifying;   /* atomic: requests with the kernel that carry an eventfd */
 
 	struct las_lock lock LAS_LINE_ALIGNED; /* guards the ring's tail and all below */
-	uint32_t waiters;      /* threads asleep in io_getevents, or about to be */
+	uint32_t waiters;      /* threads asleep in io_getevents, or about to be; atomic to read */
 	uint32_t wake_at;      /* completed count that the first of them waits for */
 	uint32_t seq;          /* they sleep on it */
 	bool leading;          /* one of them sleeps in the kernel instead, for the native lane; atomic to read */
@@ -78,6 +79,9 @@ static inline bool las_ctx_dead(const struct las_ctx *ctx)
 	return las_load_acquire(&ctx->busy) & LAS_CTX_DEAD;
 }
 
+/* A second thread uses the context (aio/complete.c). */
+void las_complete_share(struct las_ctx *ctx);
+
 /* Notes which thread uses the context. */
 static inline void las_ctx_used(struct las_ctx *ctx)
 {
@@ -85,11 +89,11 @@ static inline void las_ctx_used(struct las_ctx *ctx)
 
 	if (las_likely(first == me))
 		return;
-	/* Relaxed: a thread sees its own write, and that is all `shared` has to be right about. */
-	if (first)
-		las_store_relaxed(&ctx->shared, true);
-	else
-		las_store_relaxed(&ctx->thread, me);
+	/* Relaxed: the pointer is only compared. */
+	if (!first && las_cas_relaxed(&ctx->thread, &first, me))
+		return;
+	if (las_unlikely(!las_load_relaxed(&ctx->shared)))
+		las_complete_share(ctx);
 }
 
 /* Keeps the context busy for n more requests; the caller keeps it busy already. */

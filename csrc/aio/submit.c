@@ -272,6 +272,9 @@ static void flush_native(struct submission *s)
 	while ((l = las_list_pop(&refused)))
 		carry_on(s, las_container_of(l, struct las_req, link));
 	las_reaper_watch();
+	/* Those who slept elsewhere because there was nothing with the kernel: one of them can lead now. */
+	if (las_load_relaxed(&ctx->waiters) && !las_load_relaxed(&ctx->leading) && !las_load_relaxed(&ctx->elsewhere))
+		las_complete_wake_all(ctx);
 }
 
 /* The context's hidden kernel context: borrowed at the first need, NULL while the kernel has none to give. */
@@ -304,6 +307,10 @@ static bool enqueue_native(struct submission *s, struct candidate *c)
 
 	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) ||
 	    las_route_is_append(c->file, &c->op) || waits_for_writes(c) || !native_of(s->ctx))
+		return false;
+	/* Where nobody may come for the event.  A poll is none the worse for that: in the crew it needs a thread too. */
+	if (c->op.kind != LAS_OP_POLL && (c->iocb.flags & LAS_FLAG_RESFD || must_be_reaped(s->ctx)) &&
+	    !las_reaper_watch())
 		return false;
 	/* A late refusal would go to the crew; with other threads about, any may come late. */
 	hold = las_op_is_rw(&c->op) && (las_native_needs_hold(&c->op) || las_load_relaxed(&s->ctx->shared));

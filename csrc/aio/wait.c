@@ -29,7 +29,9 @@
 #include "lanes/reaper.h"
 
 #define LOOK_AGAIN_NS ((int64_t)500 * 1000 * 1000)
+#define LOOK_NS       ((int64_t)1000 * 1000) /* the same without a reaper, which would look that often */
 #define MOST 0x40000000u /* events that a wait counts with; no ring has so many, and differences stay signed */
+#define SETTLED UINT32_MAX /* no number: until nothing settles, or one more event has come */
 
 /* Notes that somebody sleeps until `missing` more have completed; ctx->lock is held. */
 static void register_locked(struct las_ctx *ctx, uint32_t missing)
@@ -38,7 +40,7 @@ static void register_locked(struct las_ctx *ctx, uint32_t missing)
 
 	if (!ctx->waiters || (int32_t)(target - ctx->wake_at) < 0)
 		ctx->wake_at = target;
-	ctx->waiters++;
+	las_store_relaxed(&ctx->waiters, ctx->waiters + 1);
 }
 
 /* In pooled memory, not on the stack: a program may leave by longjmp out of a handler. */
@@ -94,7 +96,6 @@ static long take(struct las_ctx *ctx, long nr, struct las_event *events)
 static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
 {
 	struct las_native *native = las_load_acquire(&ctx->native);
-	struct las_event events[LAS_NATIVE_BATCH];
 	uint32_t available, ticket, followers;
 	long n = 0;
 	bool go = false;
@@ -115,18 +116,20 @@ static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const 
 		go = true;
 	}
 	las_unlock(&ctx->lock);
-	las_fence_seq_cst(); /* registers before it looks at elsewhere, see las_complete_elsewhere */
+	las_fence_seq_cst(); /* registers before it looks, see las_complete_elsewhere and las_complete_share */
+	if (las_load_relaxed(&ctx->shared))
+		las_native_set_min(native, 1);
 	if (go && las_load_relaxed(&ctx->elsewhere) == 0 && las_native_in_flight(native))
-		n = las_native_wait(native, events, deadline_ns, mask);
+		n = las_native_wait(native, deadline_ns, mask);
 	las_lock(&ctx->lock);
 	if (go) {
-		ctx->waiters--;
-		las_store_relaxed(&ctx->leading, false);
+		las_store_relaxed(&ctx->waiters, ctx->waiters - 1);
+		if (las_native_leads(native, ticket)) /* else `leading` is somebody else's */
+			las_store_relaxed(&ctx->leading, false);
 	}
 	followers = ctx->waiters;
 	las_unlock(&ctx->lock);
-	las_native_leave_lead(native, ticket);
-	las_native_settle(native, events, n);
+	las_native_leave_lead(native, ticket, n);
 	/* The lead is handed on: whoever still waits may have to go to the kernel now. */
 	if (followers && las_native_in_flight(native))
 		las_complete_wake_all(ctx);
@@ -191,6 +194,8 @@ static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, c
 
 	las_lock(&ctx->lock);
 	available = las_ring_available(&ctx->slots);
+	if (need == SETTLED)
+		need = available + !!las_load_acquire(&ctx->settling);
 	if (available < need && !las_ctx_dead(ctx)) {
 		register_locked(ctx, need - available);
 		seq = ctx->seq;
@@ -202,7 +207,7 @@ static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, c
 		else
 			err = sleep_on_seq(ctx, seq, deadline_ns, mask);
 		las_lock(&ctx->lock);
-		ctx->waiters--;
+		las_store_relaxed(&ctx->waiters, ctx->waiters - 1);
 		if (sleeper)
 			las_list_remove(&sleeper->link);
 	}
@@ -227,10 +232,7 @@ static long follow(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, cons
 
 	if (!native || !las_native_in_flight(native))
 		return sleep_for(ctx, need, deadline_ns, mask);
-	las_reaper_watch();
-	if (las_load_relaxed(&ctx->leading) && las_native_min(native) > 1)
-		las_native_kick(native);
-	soon = las_now_ns() + LOOK_AGAIN_NS;
+	soon = las_now_ns() + (las_reaper_watch() ? LOOK_AGAIN_NS : LOOK_NS);
 	if (deadline_ns < soon)
 		return sleep_for(ctx, need, deadline_ns, mask);
 	err = sleep_for(ctx, need, soon, mask);
@@ -273,19 +275,16 @@ static bool help(struct las_ctx *ctx, uint32_t need)
  */
 static void settle(struct las_ctx *ctx, long nr, int64_t deadline_ns, const sigset_t *mask)
 {
-	while (las_load_acquire(&ctx->settling) && !las_ctx_dead(ctx)) {
-		uint32_t available = las_ring_available(&ctx->slots);
-		long err;
+	long err = 0;
 
-		if (available >= nr)
-			return;
-		if (deadline_ns == LAS_FOREVER_NS && help(ctx, UINT32_MAX))
-			continue;
-		/* A request stops settling a moment after its event is visible; then there is nothing to sleep for. */
-		err = las_ring_in_flight(&ctx->slots) ? follow(ctx, available + 1, deadline_ns, mask) : 0;
-		if (err == -EINTR || err == -ETIMEDOUT)
-			return;
+	las_add_acq_rel(&ctx->settlers, 1);
+	las_fence_seq_cst(); /* is there before it looks, see let_go() in complete.c */
+	while (err != -EINTR && err != -ETIMEDOUT && las_load_acquire(&ctx->settling) && !las_ctx_dead(ctx) &&
+	       las_ring_available(&ctx->slots) < nr) {
+		if (deadline_ns != LAS_FOREVER_NS || !help(ctx, UINT32_MAX))
+			err = follow(ctx, SETTLED, deadline_ns, mask);
 	}
+	las_sub_acq_rel(&ctx->settlers, 1);
 }
 
 long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *events, int64_t deadline_ns,

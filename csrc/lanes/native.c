@@ -8,6 +8,7 @@
  * DOWN, the submitter is not back yet, and the request is left to it; (3) the
  * submitter, back, swaps KERNEL in: if it was FOUND, it finishes the request,
  * and may still use the program's descriptor; else it never touches it again.
+ * Between (1) and (3) the request is the submitter's alone.
  * A refusal found later than (3) concerns a request that the kernel had begun:
  * those that can be refused halfway hold their file and go to the crew from
  * wherever that was found.
@@ -34,7 +35,7 @@
 #define KICK          0 /* the data of an iocb that is nobody's request */
 #define RETRY_TICKS   30000000 /* about 10 ms between attempts to get a hidden context that failed */
 #define SLICE_NS      ((int64_t)50 * 1000 * 1000)  /* a leader looks around this often, should a kick have failed */
-#define VOID_NS       ((int64_t)500 * 1000 * 1000) /* a leader away for longer has left by longjmp or has ended */
+#define LATE_NS       ((int64_t)500 * 1000 * 1000) /* a leader away for longer may have left by longjmp, or have ended */
 #define SINGLE_BLOCK  4096     /* a transfer within one block cannot be refused halfway */
 
 enum { PHASE_DOWN = 1, PHASE_FOUND, PHASE_KERNEL };
@@ -49,9 +50,13 @@ struct las_native {
 	uint32_t led;          /* the leader's ticket, 0 if there is none; atomic to read */
 	uint32_t tickets;
 	const void *leader;    /* its thread */
-	int64_t led_ns;        /* since when */
+	int64_t led_ns;        /* since when; atomic to read */
+	uint32_t led_head;     /* the hidden ring's head then */
+	bool late;             /* it has been found late; it may be in the kernel all the same; atomic to read */
 	unsigned min;          /* events that make the leader return */
 	struct las_link polls; /* pending polls, to be cancelled */
+	/* What the kernel gave the leader, and nobody has claimed: all else is zero.  Not on its stack, it may jump away. */
+	struct las_event taken[LAS_NATIVE_BATCH];
 
 	unsigned in_flight LAS_LINE_ALIGNED; /* atomic */
 };
@@ -236,9 +241,8 @@ static bool is_partial(const struct las_req *req, int64_t res)
 }
 
 /*
- * A late refusal is carried on by the crew, which needs the file.  Only the
- * first moments of a second thread on a context can bring one without a hold
- * (its submitter did not know yet); the descriptor is taken as it is then.
+ * A late refusal is carried on by the crew, which needs the file.  Without a
+ * hold, as no descriptor was to be had, the program's is taken as it is now.
  */
 static bool late_hold(struct las_req *req)
 {
@@ -299,11 +303,55 @@ static struct las_req *claim(const struct las_event *event)
 	return __atomic_exchange_n(&req->phase, PHASE_FOUND, __ATOMIC_ACQ_REL) == PHASE_DOWN ? NULL : req;
 }
 
+/* Claims the requests of the first n events in the leader's hands. */
+static unsigned claim_taken_locked(struct las_native *native, struct las_req **out, long n)
+{
+	unsigned claimed = 0;
+
+	for (long i = 0; i < n; i++) {
+		struct las_req *req = claim(&native->taken[i]);
+
+		native->taken[i].data = KICK;
+		if (req)
+			out[claimed++] = req;
+	}
+	return claimed;
+}
+
+/*
+ * With a leader that is late.  It may be in the kernel and take events off the
+ * ring right now, so these are taken by the kernel too, which serves one at a
+ * time; what it had taken before it became late is complete and claimed here,
+ * in case that it has gone: the kernel has moved head past it.
+ */
+static unsigned take_beside_locked(struct las_native *native, struct las_req **out)
+{
+	const struct las_ring *ring = native->ring;
+	struct las_event events[LAS_NATIVE_BATCH];
+	struct timespec at_once = { 0, 0 };
+	unsigned claimed = 0;
+	long n;
+
+	if (!native->late) {
+		n = ((int64_t)las_load_acquire(&ring->head) - native->led_head + ring->nr) % ring->nr;
+		las_store_relaxed(&native->late, true);
+		return claim_taken_locked(native, out, n < LAS_NATIVE_BATCH ? n : LAS_NATIVE_BATCH);
+	}
+	n = las_sys.io_getevents((uintptr_t)ring, 0, LAS_NATIVE_BATCH, events, &at_once, NULL);
+	for (long i = 0; i < n; i++) {
+		struct las_req *req = claim(&events[i]);
+
+		if (req)
+			out[claimed++] = req;
+	}
+	return claimed;
+}
+
 /*
  * Takes up to max events off the hidden ring in memory (the kernel only moves
- * tail, we only head) and claims their requests.  All under the lock: when a
- * submitter has held it after its system call, no refusal of its requests is
- * in anybody's hands unclaimed.
+ * tail, we only head) and claims their requests.  Claims are all made under
+ * the lock: when a submitter has held it after its system call and nobody
+ * leads, no refusal of its requests is in anybody's hands unclaimed.
  */
 static unsigned take_locked(struct las_native *native, struct las_req **out, unsigned max)
 {
@@ -326,72 +374,112 @@ static unsigned take_locked(struct las_native *native, struct las_req **out, uns
 	return n;
 }
 
-static bool looks_empty(const struct las_native *native)
-{
-	return las_load_relaxed(&native->ring->head) == las_load_relaxed(&native->ring->tail);
-}
-
 /*
- * Whether another thread leads.  If this very thread does, it is in a signal
- * handler that interrupted its wait, or has left that by longjmp: in both
- * cases it takes no events now, and the older ticket is void.  So is that of
- * a thread that has not been back for much longer than it ever waits.
+ * If this very thread leads, it is in a signal handler that interrupted its
+ * wait, or has left that by longjmp: in both cases it is not in the kernel.
+ * Of another one nobody can tell.
  */
 static bool led_by_another_locked(const struct las_native *native)
 {
-	return native->led && native->leader != las_thread_self() && las_now_ns() - native->led_ns < VOID_NS;
+	return native->led && native->leader != las_thread_self();
 }
 
-static void drain(struct las_native *native)
+/* Relaxed: without the lock it is a hint. */
+static bool is_late(const struct las_native *native)
+{
+	return las_now_ns() - las_load_relaxed(&native->led_ns) >= LATE_NS;
+}
+
+/* A hint: what arrives right now is found by the next look.  A leader may have gone with events in its hands. */
+static bool has_work(const struct las_native *native)
+{
+	return las_load_relaxed(&native->ring->head) != las_load_relaxed(&native->ring->tail) ||
+	       (las_load_relaxed(&native->led) && !las_load_relaxed(&native->late) && is_late(native));
+}
+
+/* False if another thread leads, which may have events in its hands. */
+static bool drain(struct las_native *native)
 {
 	struct las_req *reqs[LAS_NATIVE_BATCH];
+	bool led_by_another;
 	unsigned n;
 
 	do {
 		las_lock(&native->lock);
-		n = led_by_another_locked(native) ? 0 : take_locked(native, reqs, LAS_NATIVE_BATCH);
+		led_by_another = led_by_another_locked(native);
+		if (led_by_another) {
+			n = is_late(native) ? take_beside_locked(native, reqs) : 0;
+		} else {
+			n = las_unlikely(native->led) ? claim_taken_locked(native, reqs, LAS_NATIVE_BATCH) : 0;
+			n += take_locked(native, reqs + n, LAS_NATIVE_BATCH - n);
+		}
 		las_unlock(&native->lock);
 		finish_all(native, reqs, n);
 	} while (n == LAS_NATIVE_BATCH);
+	return !led_by_another;
 }
 
 void las_native_drain(struct las_native *native)
 {
-	/* A hint: what arrives right now is found by the next look. */
-	if (!looks_empty(native))
+	if (has_work(native))
 		drain(native);
 }
 
 uint32_t las_native_try_lead(struct las_native *native)
 {
+	struct las_req *reqs[LAS_NATIVE_BATCH];
 	int64_t now = las_now_ns();
 	uint32_t ticket = 0;
+	unsigned n = 0;
 
 	las_lock(&native->lock);
 	if (!led_by_another_locked(native)) {
+		/* Its older ticket, if it has one, is void. */
+		if (las_unlikely(native->led))
+			n = claim_taken_locked(native, reqs, LAS_NATIVE_BATCH);
 		if (++native->tickets == 0)
 			native->tickets = 1;
 		ticket = native->tickets;
 		las_store_relaxed(&native->min, 1);
-		native->led_ns = now;
+		las_store_relaxed(&native->led_ns, now);
+		native->led_head = las_load_relaxed(&native->ring->head);
+		las_store_relaxed(&native->late, false);
 		native->leader = las_thread_self();
 		las_store_release(&native->led, ticket);
 	}
 	las_unlock(&native->lock);
+	finish_all(native, reqs, n);
 	return ticket;
 }
 
-void las_native_leave_lead(struct las_native *native, uint32_t ticket)
+bool las_native_leads(const struct las_native *native, uint32_t ticket)
 {
+	return las_load_relaxed(&native->led) == ticket; /* if it is, only this thread can change that */
+}
+
+void las_native_leave_lead(struct las_native *native, uint32_t ticket, long n)
+{
+	struct las_req *reqs[LAS_NATIVE_BATCH];
+	unsigned claimed = 0;
+
 	las_lock(&native->lock);
-	if (native->led == ticket)
+	/* With a void ticket, a handler of this thread has claimed them, and others may fill their place by now. */
+	if (native->led == ticket) {
+		claimed = claim_taken_locked(native, reqs, n);
 		las_store_release(&native->led, 0);
+	}
 	las_unlock(&native->lock);
+	finish_all(native, reqs, claimed);
 }
 
 void las_native_set_min(struct las_native *native, unsigned min)
 {
-	las_store_relaxed(&native->min, min < LAS_NATIVE_BATCH ? min : LAS_NATIVE_BATCH);
+	unsigned most = las_native_in_flight(native);
+
+	/* More than there are would keep the last of them from everybody for a slice. */
+	if (most == 0 || most > LAS_NATIVE_BATCH)
+		most = LAS_NATIVE_BATCH;
+	las_store_relaxed(&native->min, min < most ? min : most);
 }
 
 unsigned las_native_min(const struct las_native *native)
@@ -399,7 +487,7 @@ unsigned las_native_min(const struct las_native *native)
 	return las_load_relaxed(&native->min);
 }
 
-long las_native_wait(struct las_native *native, struct las_event *events, int64_t deadline_ns, const sigset_t *mask)
+long las_native_wait(struct las_native *native, int64_t deadline_ns, const sigset_t *mask)
 {
 	int64_t left_ns = SLICE_NS, now;
 	struct timespec left;
@@ -412,25 +500,11 @@ long las_native_wait(struct las_native *native, struct las_event *events, int64_
 			left_ns = 1;
 	}
 	left = (struct timespec){ .tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000 };
-	n = las_sys.io_getevents((uintptr_t)native->ring, las_load_relaxed(&native->min), LAS_NATIVE_BATCH, events, &left,
-	                         mask);
+	n = las_sys.io_getevents((uintptr_t)native->ring, las_load_relaxed(&native->min), LAS_NATIVE_BATCH,
+	                         native->taken, &left, mask);
 	if (n == 0 && (deadline_ns == LAS_FOREVER_NS || las_now_ns() < deadline_ns))
 		return 0;
 	return n == 0 ? -ETIMEDOUT : n;
-}
-
-void las_native_settle(struct las_native *native, const struct las_event *events, long n)
-{
-	struct las_req *reqs[LAS_NATIVE_BATCH];
-	unsigned claimed = 0;
-
-	for (long i = 0; i < n; i++) {
-		struct las_req *req = claim(&events[i]);
-
-		if (req)
-			reqs[claimed++] = req;
-	}
-	finish_all(native, reqs, claimed);
 }
 
 /* Has n events of nobody's come to the ring, at once, each of which raises resfd if that is a descriptor. */
@@ -488,6 +562,18 @@ static void prepare(struct las_native *native, struct las_req *req, int reaper_f
 	}
 }
 
+/*
+ * A leader may have the refusal of one of these in its hands, and will find it
+ * when their descriptors are the program's again.  They are still DOWN, and so
+ * ours.  (Once a context is known to be shared they hold their files anyway.)
+ */
+static void hold_down(struct las_req **reqs, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		if (!reqs[i]->file && las_op_is_rw(&reqs[i]->op))
+			(void)las_hold_get(reqs[i]->fd, LAS_HOLD_LOCKS, &reqs[i]->file);
+}
+
 void las_native_submit(struct las_native *native, struct las_req **reqs, unsigned n, bool reaped,
                        struct las_link *refused)
 {
@@ -514,7 +600,8 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 			done++;
 		}
 	}
-	drain(native);
+	if (!drain(native))
+		hold_down(reqs, n);
 	for (unsigned i = 0; i < n; i++)
 		if (__atomic_exchange_n(&reqs[i]->phase, PHASE_KERNEL, __ATOMIC_ACQ_REL) == PHASE_FOUND)
 			finish(native, reqs[i], reqs[i]->result, refused);
@@ -555,7 +642,7 @@ unsigned las_native_reap_all(void)
 		unsigned in_flight = las_native_in_flight(native);
 
 		total += in_flight;
-		if (in_flight && !looks_empty(native) && n < LAS_NATIVE_BATCH) {
+		if (in_flight && has_work(native) && n < LAS_NATIVE_BATCH) {
 			/* To the end, so that others have their turn when more than a batch are busy. */
 			las_list_remove(l);
 			las_list_push(&pool.all, l);

@@ -148,12 +148,12 @@ static void *thread_main(void *arg)
 static bool see_to_thread_locked(void)
 {
 	if (!reaper.thread) {
-		las_store_release(&reaper.awake, 1);
 		reaper.thread = las_sys.thread_start(thread_main, NULL) == 0;
-		if (reaper.thread)
+		/* Not before it is there, or others would rely on it; the thread needs the lock before it clears this. */
+		if (reaper.thread) {
+			las_store_release(&reaper.awake, 1);
 			las_count(threads, 1);
-		else
-			las_store_release(&reaper.awake, 0); /* the next one tries again */
+		}
 	} else if (!las_load_acquire(&reaper.awake)) {
 		las_store_release(&reaper.awake, 1);
 		las_futex_wake(&reaper.awake, 1);

@@ -3,6 +3,7 @@
 
 #include <poll.h>
 #include <setjmp.h>
+#include <sys/eventfd.h>
 #include <sys/prctl.h>
 
 #include "libaio_shim.h"
@@ -349,4 +350,244 @@ TEST(a_leader_that_jumped_away_and_ended_keeps_nobody_waiting)
 	f_finish(hidden, 0, POLLIN);
 	t_reap(ctx, 1, &event);
 	CHECK_EQ(event.res, POLLIN);
+}
+
+static long taken_then_interrupted(uintptr_t handle, long min, long nr, struct las_event *events,
+                                   struct timespec *timeout, const sigset_t *mask)
+{
+	static unsigned calls;
+	long n;
+
+	if (u_count(&calls) != 1)
+		return f_getevents(handle, min, nr, events, timeout, mask);
+	/* The first leader's event comes, and its handler before the call is back. */
+	f_finish(hidden, 0, POLLIN);
+	n = f_getevents(handle, min, nr, events, timeout, mask);
+	raise(SIGUSR1);
+	return n;
+}
+
+TEST(what_a_leader_had_taken_when_it_jumped_away_is_not_lost)
+{
+	io_context_t ctx;
+	struct io_event event;
+	struct iocb poll;
+	int ends[2];
+
+	f_install();
+	las_sys.io_getevents = taken_then_interrupted;
+	signal(SIGUSR1, jump);
+	ctx = t_context(4);
+	u_pipe(ends);
+	io_prep_poll(&poll, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &poll), 1);
+	t_join(t_thread(lead_and_jump, ctx));
+	t_reap(ctx, 1, &event);
+	CHECK_EQ(event.res, POLLIN);
+}
+
+static struct u_gate in_kernel = U_GATE_OPEN;
+static unsigned leads, looks;
+
+static long late_getevents(uintptr_t handle, long min, long nr, struct las_event *events, struct timespec *timeout,
+                           const sigset_t *mask)
+{
+	if (min == 0)
+		u_count(&looks);
+	else if (u_count(&leads) == 1)
+		u_gate_pass(&in_kernel);
+	return f_getevents(handle, min, nr, events, timeout, mask);
+}
+
+TEST(beside_a_leader_that_is_late_events_are_taken_by_the_kernel)
+{
+	io_context_t ctx;
+	struct iocb polls[2];
+	pthread_t leader;
+	int ends[2];
+
+	f_install();
+	las_sys.io_getevents = late_getevents;
+	ctx = t_context(4);
+	u_pipe(ends);
+	for (int i = 0; i < 2; i++) {
+		io_prep_poll(&polls[i], ends[0], POLLIN);
+		CHECK_RET(t_submit(ctx, &polls[i]), 1);
+	}
+	u_gate_close(&in_kernel);
+	leader = t_thread(wait_for_one, ctx);
+	u_gate_await(&in_kernel, 1); /* it could take events off the ring at any time, and gets no processor */
+	f_finish(hidden, 0, POLLIN);
+	wait_for_one(ctx);
+	CHECK(u_counted(&looks) > 0);
+	f_finish(hidden, 1, POLLIN);
+	u_gate_open(&in_kernel);
+	t_join(leader);
+}
+
+/* Without its slices: what a leader keeps to itself is kept for good. */
+static long patient_getevents(uintptr_t handle, long min, long nr, struct las_event *events, struct timespec *timeout,
+                              const sigset_t *mask)
+{
+	return f_getevents(handle, min, nr, events, timeout->tv_nsec ? NULL : timeout, mask);
+}
+
+static void *submit_two_and_wait(void *ctx)
+{
+	struct io_event events[2];
+
+	CHECK_RET(io_submit(ctx, 2, list), 2);
+	t_reap(ctx, 2, events);
+	return NULL;
+}
+
+TEST(a_leader_that_waits_for_several_keeps_no_event_from_a_second_thread)
+{
+	int file = t_file("direct", 65536), efd = t_own(eventfd(0, 0));
+	io_context_t ctx;
+	struct io_event event;
+	struct iocb read_it;
+	pthread_t leader;
+	uint64_t count;
+
+	f_install();
+	las_sys.io_getevents = patient_getevents;
+	ctx = t_context(4);
+	direct_fd = file;
+	las_sys.fcntl = say_direct;
+	prepare_reads(file, 2);
+	leader = t_thread(submit_two_and_wait, ctx);
+	f_await_waiter_for(hidden, 2);
+	io_prep_pread(&read_it, file, buffers, 4096, 0);
+	io_set_eventfd(&read_it, efd);
+	CHECK_RET(t_submit(ctx, &read_it), 1);
+	f_await_waiter_for(hidden, 1);
+	f_finish(hidden, 2, 4096);
+	CHECK_EQ(read(efd, &count, sizeof(count)), sizeof(count));
+	f_finish(hidden, 0, 8192);
+	f_finish(hidden, 1, 8192);
+	t_join(leader);
+	t_reap(ctx, 1, &event);
+}
+
+TEST(a_leader_waits_for_no_more_events_than_can_come)
+{
+	struct timespec timeout = { 0, 20 * 1000 * 1000 };
+	struct io_event events[4];
+	io_context_t ctx;
+
+	f_install();
+	ctx = t_context(4);
+	prepare_reads(direct_file(65536), 2);
+	CHECK_RET(io_submit(ctx, 2, list), 2);
+	CHECK_RET(io_getevents(ctx, 4, 4, events, &timeout), 0);
+	CHECK_EQ(hidden->wait_min, 2);
+	f_finish(hidden, 0, 8192);
+	f_finish(hidden, 1, 8192);
+	t_reap(ctx, 2, events);
+}
+
+TEST(who_slept_when_nothing_was_in_flight_leads_when_something_is)
+{
+	io_context_t ctx;
+	pthread_t waiter;
+	struct iocb poll;
+	int ends[2];
+
+	f_install();
+	ctx = t_context(4);
+	u_pipe(ends);
+	waiter = t_thread(wait_for_one, ctx);
+	t_sleep_ms(20); /* it sleeps; if it does not yet, it leads all the same */
+	io_prep_poll(&poll, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &poll), 1);
+	f_await_waiter(hidden);
+	f_finish(hidden, 0, POLLIN);
+	t_join(waiter);
+}
+
+/* ---- a refusal that a leader finds only after the submitter's descriptor is closed ---- */
+
+static struct u_gate refusal_taken = U_GATE_OPEN;
+static long (*fake_submit)(uintptr_t handle, long nr, struct las_iocb **iocbs);
+static io_context_t shared_ctx;
+static pthread_t second;
+
+static long stop_with_refusal(uintptr_t handle, long min, long nr, struct las_event *events, struct timespec *timeout,
+                              const sigset_t *mask)
+{
+	long n = f_getevents(handle, min, nr, events, timeout, mask);
+
+	for (long i = 0; i < n; i++)
+		if (events[i].res == -EAGAIN)
+			u_gate_pass(&refusal_taken);
+	return n;
+}
+
+static long refused_while_another_leads(uintptr_t handle, long nr, struct las_iocb **submitted)
+{
+	long n;
+
+	if (submitted[0]->data == 0 || submitted[0]->opcode == LAS_CMD_POLL)
+		return fake_submit(handle, nr, submitted);
+	second = t_thread(wait_for_one, shared_ctx);
+	f_await_waiter(hidden);
+	n = fake_submit(handle, nr, submitted);
+	u_gate_close(&refusal_taken);
+	f_finish(hidden, 1, -EAGAIN);
+	u_gate_await(&refusal_taken, 1);
+	return n;
+}
+
+TEST(a_refusal_in_a_leaders_hands_is_carried_on_with_the_right_file)
+{
+	struct iocb poll, read_it;
+	struct io_event event;
+	int ends[2], fd;
+
+	f_install();
+	fake_submit = las_sys.io_submit;
+	las_sys.io_submit = refused_while_another_leads;
+	las_sys.io_getevents = stop_with_refusal;
+	shared_ctx = t_context(4);
+	u_pipe(ends);
+	io_prep_poll(&poll, ends[0], POLLIN);
+	CHECK_RET(t_submit(shared_ctx, &poll), 1);
+	fd = direct_file(65536);
+	buffers = t_pages(4096);
+	io_prep_pread(&read_it, fd, buffers, 4096, 0); /* within one block: it goes down without a hold */
+	CHECK_RET(t_submit(shared_ctx, &read_it), 1);
+	t_close(fd);
+	CHECK_EQ(t_open("/dev/zero", O_RDONLY), fd); /* the number is taken again at once */
+	u_gate_open(&refusal_taken);
+	t_join(second);
+	t_check_pattern(buffers, 4096, 0, 0);
+	f_finish(hidden, 0, POLLIN);
+	t_reap(shared_ctx, 1, &event);
+}
+
+static long no_thread(void *(*entry)(void *), void *arg)
+{
+	return -EAGAIN;
+}
+
+TEST(without_a_thread_to_spare_nothing_waits_for_one_in_the_hidden_ring)
+{
+	io_context_t ctx;
+	struct iocb read_it;
+	struct io_event event;
+	uint64_t count;
+	int efd;
+
+	f_install();
+	las_sys.thread_start = no_thread;
+	ctx = t_context(4);
+	efd = t_own(eventfd(0, 0));
+	buffers = t_pages(4096);
+	io_prep_pread(&read_it, direct_file(65536), buffers, 4096, 0);
+	io_set_eventfd(&read_it, efd);
+	CHECK_RET(t_submit(ctx, &read_it), 1);
+	CHECK_EQ(read(efd, &count, sizeof(count)), sizeof(count));
+	t_reap(ctx, 1, &event);
+	CHECK_EQ(event.res, 4096);
 }

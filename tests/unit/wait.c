@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include <poll.h>
+#include <sys/eventfd.h>
 
 #include "base/config.h"
 #include "libaio_shim.h"
@@ -367,4 +368,34 @@ TEST(settle_waits_for_what_the_kernel_would_have_done)
 	u_gate_open(&working);
 	t_join(w.thread);
 	CHECK_EQ(w.result, 4);
+}
+
+static struct u_gate raising = U_GATE_OPEN;
+
+static long stopped_write(int fd, const void *buf, size_t bytes)
+{
+	if (buf) /* else it is a look at what the descriptor is */
+		u_gate_pass(&raising);
+	return u_real.write(fd, buf, bytes);
+}
+
+TEST(a_look_that_waits_for_what_settles_ends_when_that_has)
+{
+	io_context_t ctx = crew_context(8);
+	static struct waiter w = { .has_timeout = true, .timeout = { 1000, 0 } };
+	struct iocb poll, *both[2] = { &iocbs[0], &poll };
+	int ends[2];
+
+	u_pipe(ends);
+	las_sys.write = stopped_write;
+	prepare_writes(1);
+	io_set_eventfd(&iocbs[0], t_own(eventfd(0, EFD_NONBLOCK)));
+	io_prep_poll(&poll, ends[0], POLLIN); /* it never ends */
+	u_gate_close(&raising);
+	CHECK_RET(io_submit(ctx, 2, both), 2);
+	u_gate_await(&raising, 1); /* the write's event is visible, but it is not done with */
+	start_waiter(&w, ctx, 0, 4);
+	u_gate_open(&raising);
+	t_join(w.thread);
+	CHECK_EQ(w.result, 1);
 }

@@ -175,3 +175,11 @@ void f_await_waiter(struct f_context *c)
 		pthread_cond_wait(&changed, &mutex);
 	pthread_mutex_unlock(&mutex);
 }
+
+void f_await_waiter_for(struct f_context *c, long min)
+{
+	pthread_mutex_lock(&mutex);
+	while (c->waiters == 0 || c->wait_min != min)
+		pthread_cond_wait(&changed, &mutex);
+	pthread_mutex_unlock(&mutex);
+}

@@ -38,5 +38,7 @@ long f_getevents(uintptr_t handle, long min, long nr, struct las_event *events, 
 void f_await_submitted(struct f_context *c, int n);
 /* Waits until a thread waits in io_getevents. */
 void f_await_waiter(struct f_context *c);
+/* The same, for so many events. */
+void f_await_waiter_for(struct f_context *c, long min);
 
 #endif
