@@ -55,10 +55,24 @@ static struct las_req *named_locked(uint64_t name)
 	return req && req->poll_tag == name >> TAG_SHIFT ? req : NULL;
 }
 
+/*
+ * KERNEL: poll-late-mask: it reports what the wake-up named, which is the twin
+ * of what was asked for, too.  Sockets name more, and timers and their like
+ * have no twins (test: poll.late_event_names_the_wake_ups_bits).
+ */
+static uint32_t with_twins(uint32_t events)
+{
+	if (events & (POLLIN | POLLRDNORM))
+		events |= POLLIN | POLLRDNORM;
+	if (events & (POLLOUT | POLLWRNORM))
+		events |= POLLOUT | POLLWRNORM;
+	return events;
+}
+
 static uint32_t events_of(const struct las_req *req)
 {
 	if (req->op.kind == LAS_OP_POLL)
-		return req->op.poll_events;
+		return with_twins(req->op.poll_events);
 	return req->op.kind == LAS_OP_READ ? POLLIN : POLLOUT;
 }
 
@@ -112,6 +126,9 @@ static void serve(struct las_req *req, uint32_t ready)
 	long result;
 
 	if (req->op.kind == LAS_OP_POLL) {
+		/* An end or an error wakes without naming bits; then the kernel looks for what was asked for. */
+		if (ready & (POLLHUP | POLLERR | POLLRDHUP))
+			ready &= (uint32_t)req->op.poll_events | POLLHUP | POLLERR;
 		req->owner->complete(req, ready);
 		return;
 	}
