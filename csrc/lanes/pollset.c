@@ -232,7 +232,7 @@ int las_pollset_add(struct las_req *req)
 
 	/* epoll knows a file once per descriptor: each request brings its own. */
 	if (las_load_acquire(&req->file->refs) > 1) {
-		err = las_hold_get(req->file->fd, req->file->kind, &own);
+		err = las_hold_get_unshared(req->file->fd, req->file->kind, &own);
 		if (err)
 			return err;
 		las_hold_put(req->file);
