@@ -161,7 +161,7 @@ void las_complete_elsewhere(struct las_ctx *ctx)
 	las_add_acq_rel(&ctx->elsewhere, 1);
 	las_fence_seq_cst(); /* adds before it looks for a leader; a leader registers before it looks at elsewhere */
 	if (las_load_relaxed(&ctx->leading))
-		las_native_kick(ctx->native);
+		las_native_kick(las_load_acquire(&ctx->native));
 }
 
 /*

@@ -92,7 +92,7 @@ static int decode_vector(const struct las_iocb *iocb, struct las_op *op)
 
 static int decode_rw(const struct las_iocb *iocb, const struct las_file *file, struct las_op *op, bool vector)
 {
-	int access = file->flags & O_ACCMODE, err;
+	int err;
 
 	op->iov = op->inline_iov;
 	op->rw_flags = iocb->rw_flags;
@@ -110,7 +110,7 @@ static int decode_rw(const struct las_iocb *iocb, const struct las_file *file, s
 			return -EINVAL;
 #endif
 	}
-	if (access != O_RDWR && access != (op->kind == LAS_OP_READ ? O_RDONLY : O_WRONLY))
+	if (!las_file_allows(file, op->kind))
 		return -EBADF;
 	if (vector) {
 		err = decode_vector(iocb, op);

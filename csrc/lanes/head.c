@@ -71,18 +71,13 @@ static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *r
 			*result = las_op_result(op, n);
 			return LAS_DONE;
 		}
-		if (las_unlikely(file->assumed)) {
-			int err = las_file_refresh(file);
-
-			if (err) {
-				*result = err;
+		if (las_head_doubts(file, n) && op->done == 0) {
+			/* A file that would block was asked rightly, once is enough. */
+			if (n != -EAGAIN)
+				return LAS_PASS;
+			*result = las_file_confirm(file);
+			if (*result)
 				return LAS_REFUSE;
-			}
-			if (las_file_direct(file))
-				return LAS_PASS;
-			if (n == -EAGAIN)
-				return LAS_PASS;
-			continue;
 		}
 		switch (n) {
 		case -EAGAIN:
@@ -134,8 +129,8 @@ enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *
 	las_predict_begin(&guess, file);
 	*result = las_op_run(op, file->fd);
 	las_predict_end(&guess, file, op);
-	if (las_unlikely(*result == -EBADF && file->assumed))
-		return LAS_REFUSE;
+	if (las_head_doubts(file, *result))
+		return LAS_PASS;
 	if (las_unlikely(*result == -EINVAL)) {
 		int check = las_file_check_op(file, op); /* a file without such an operation, hugetlbfs for one */
 
