@@ -215,7 +215,7 @@ static bool goes_bare(struct submission *s, struct las_req *req)
 	}
 	req->bare = true;
 	las_list_init(&refused);
-	las_native_submit(s->ctx->native, &req, 1, must_be_reaped(s->ctx), &refused);
+	las_native_submit(las_load_acquire(&s->ctx->native), &req, 1, must_be_reaped(s->ctx), &refused);
 	return las_list_empty(&refused);
 }
 
@@ -281,7 +281,7 @@ static void flush_native(struct submission *s)
 	if (s->native_count == 0)
 		return;
 	las_list_init(&refused);
-	las_native_submit(ctx->native, s->native, s->native_count, must_be_reaped(ctx), &refused);
+	las_native_submit(las_load_acquire(&ctx->native), s->native, s->native_count, must_be_reaped(ctx), &refused);
 	las_count(native, s->native_count);
 	s->native_count = 0;
 	while ((l = las_list_pop(&refused)))

@@ -333,6 +333,15 @@ TEST(the_end_waits_for_writes_and_syncs_to_files_only)
 	t_join(thread);
 }
 
+static unsigned futex_calls;
+
+static long counted_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2,
+                          uint32_t val3)
+{
+	u_count(&futex_calls);
+	return u_real.futex(word, op, val, ts, word2, val3);
+}
+
 TEST(what_is_accepted_while_the_process_ends_is_not_waited_for)
 {
 	struct las_req *before, *after;
@@ -340,9 +349,10 @@ TEST(what_is_accepted_while_the_process_ends_is_not_waited_for)
 	pthread_t thread;
 
 	prepare();
+	las_sys.futex = counted_futex;
 	before = owed(1, LAS_OP_WRITE, true);
 	thread = t_thread(drain_in_thread, &done);
-	t_sleep_ms(20);
+	u_await(&futex_calls, 1); /* it waits for the first */
 	after = owed(2, LAS_OP_WRITE, true);
 	las_crew_paid(before);
 	t_join(thread);
