@@ -5,9 +5,11 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
+import sys
 import warnings
 from asyncio import IncompleteReadError
 from collections.abc import Sequence
+from operator import index
 from threading import get_ident
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -133,6 +135,9 @@ class AsyncContext(Core):
         return data
 
     async def _read_large(self, fd: FileDescriptorLike, n: int, offset: int, flags: int) -> bytes:
+        if index(n) > sys.maxsize:
+            # ctypes would take the lower half of it.
+            raise OverflowError(f"out of range: n={n}")
         data: bytes = _new_bytes(None, n)
         memory = _from_buffer(_CHARS, data)
         done = 0

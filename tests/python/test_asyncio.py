@@ -414,6 +414,10 @@ def test_errors_are_oserrors(run: Run[Any], fd: int, path: Path) -> None:
                         await ctx.read(**{"fd": fd, "n": 1, "offset": 0, **bad})  # type: ignore[arg-type]
                 with pytest.raises(OverflowError):
                     await ctx.read(fd, 1, 1 << 70)
+                with pytest.raises(OverflowError):
+                    await ctx.read(fd, 1 << 70, 0)
+                with pytest.raises(TypeError):
+                    await ctx.read(fd, 1e6, 0)  # type: ignore[arg-type]
                 with raises_errno(errno.EINVAL):
                     await ctx.read(fd, -1, 0)
                 with pytest.raises(BufferError):
