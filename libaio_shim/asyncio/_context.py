@@ -11,6 +11,7 @@ from asyncio import IncompleteReadError
 from collections.abc import Sequence
 from operator import index
 from threading import get_ident
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -144,12 +145,17 @@ class AsyncContext(Core):
         while True:
             # In pieces: a long copy out of the page cache would stop the loop.
             size = min(n - done, _PIECE_BYTES)
+            begin = perf_counter()
             result = self._start(IOCB_CMD_PREAD, fd, memory + done, size, offset + done, flags, memory)
             if result is None:
                 result = await self._host.wait(self, self._last, True)
             else:
-                credit = self._credit = self._credit - _CREDIT_PER_REQUEST - (size >> 14)
+                # Not estimated: into new memory it takes many times as long as into what was used before.
+                credit = self._credit = self._credit - int((perf_counter() - begin) * 1e6)
                 if credit < 0:
+                    if self._fair:
+                        # Many tasks that do this in the same turn are together as bad as one: the others queue.
+                        self._close_quick()
                     await self._turn()
             if result < 0:
                 if not done:
