@@ -164,7 +164,8 @@ TEST(calls_are_refused_while_it_waits)
 	CHECK_RET(t_submit(ctx, &iocb), 1);
 	t_stall_wait(1);
 	thread = t_thread(destroy, &d);
-	t_sleep_ms(50);
+	while (any_getevents(ctx, 0, 0, &event, &(struct timespec){ 0, 0 }) == 0)
+		usleep(500);
 	CHECK_RET(t_submit(ctx, &iocb), -EINVAL);
 	CHECK_RET(any_getevents(ctx, 1, 1, &event, NULL), -EINVAL);
 	CHECK_RET(io_cancel(ctx, &iocb, &event), -EINVAL);

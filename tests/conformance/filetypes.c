@@ -28,14 +28,19 @@ static const char *result_text(long res)
 	return text;
 }
 
-static void add_answer(char *line, size_t bytes, const char *name, struct iocb *iocb)
+static void add_answer(char *line, size_t bytes, const char *name, struct iocb *iocb, const char *want)
 {
 	/* A context each: what stays pending must not be taken for a later one's answer. */
 	io_context_t ctx = t_context(1);
 	int answer = t_submit(ctx, iocb);
 	size_t used = strlen(line);
-	struct timespec wait = { 0, 250 * 1000 * 1000 };
+	struct timespec wait = { 20, 0 }; /* a busy disk takes its time for an fsync */
 	struct io_event event;
+	char nothing[16];
+
+	snprintf(nothing, sizeof(nothing), "%s=-", name);
+	if (strstr(want, nothing))
+		wait = (struct timespec){ 0, 250 * 1000 * 1000 };
 
 	if (answer != 1)
 		snprintf(line + used, bytes - used, "%s=!%s ", name, result_text(answer));
@@ -45,7 +50,7 @@ static void add_answer(char *line, size_t bytes, const char *name, struct iocb *
 		snprintf(line + used, bytes - used, "%s=- ", name);
 }
 
-static const char *answers(int fd)
+static const char *answers(int fd, const char *want)
 {
 	static char line[256];
 	static char buf[8];
@@ -53,22 +58,22 @@ static const char *answers(int fd)
 
 	line[0] = 0;
 	io_prep_pread(&iocb, fd, buf, sizeof(buf), 0);
-	add_answer(line, sizeof(line), "read", &iocb);
+	add_answer(line, sizeof(line), "read", &iocb, want);
 	memset(buf, 0, sizeof(buf));
 	buf[0] = 1;
 	io_prep_pwrite(&iocb, fd, buf, sizeof(buf), 0);
-	add_answer(line, sizeof(line), "write", &iocb);
+	add_answer(line, sizeof(line), "write", &iocb, want);
 	io_prep_fsync(&iocb, fd);
-	add_answer(line, sizeof(line), "fsync", &iocb);
+	add_answer(line, sizeof(line), "fsync", &iocb, want);
 	io_prep_poll(&iocb, fd, POLLIN | POLLOUT);
-	add_answer(line, sizeof(line), "poll", &iocb);
+	add_answer(line, sizeof(line), "poll", &iocb, want);
 	line[strlen(line) - 1] = 0;
 	return line;
 }
 
 #define CHECK_ANSWERS(fd, want)                                              \
 	do {                                                                 \
-		const char *t_line = answers(fd);                            \
+		const char *t_line = answers(fd, want);                      \
 		if (strcmp(t_line, want))                                    \
 			FAIL("answers\n  %s\nexpected\n  %s", t_line, want); \
 	} while (0)

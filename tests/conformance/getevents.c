@@ -224,6 +224,7 @@ TEST(min_larger_than_what_is_in_flight_waits_for_the_timeout)
 	struct timespec wait = { 0, 10000000 };
 
 	CHECK_RET(t_submit(ctx, cached_read()), 1);
+	t_ring_wait(ctx, 1);
 	CHECK_RET(io_getevents(ctx, 8, 8, events, &wait), 1);
 	CHECK_RET(io_getevents(ctx, 8, 8, events, &wait), 0);
 }
