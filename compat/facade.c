@@ -9,11 +9,11 @@
  * libaio's return type is int where the engine's is long.  Nothing is lost: a
  * count is at most the size of a ring, which is far below INT_MAX.
  *
- * KERNEL: empty-ring-shortcut.  When the ring is empty and the timeout zero,
+ * KERNEL: empty-ring-shortcut: when the ring is empty and the timeout zero,
  * libaio answers 0 without looking at min_nr or nr.  Here the engine is always
  * asked, because a result may be about to enter the ring, and it refuses
  * nonsense with EINVAL as the system call does
- * (tests/abi/facade.c: empty_ring_and_zero_timeout_still_check_arguments).
+ * (test: library.empty_ring_and_zero_timeout_still_check_arguments).
  */
 #include <errno.h>
 #include <libaio_shim.h>

@@ -105,6 +105,11 @@ EXPORT long las_io_destroy(io_context_t handle)
 	return 0;
 }
 
+/*
+ * KERNEL: jump-out-of-a-call: no handler runs inside its io_submit, so none
+ * can leave it by longjmp and keep the context busy for ever (test:
+ * hostile.handler_that_jumps_out_of_submit).
+ */
 static long submit(io_context_t handle, long nr, struct iocb **iocbpp, bool quiet)
 {
 	struct las_ctx *ctx;
@@ -152,7 +157,10 @@ EXPORT long las_io_cancel(io_context_t handle, struct iocb *iocb, struct io_even
 	ctx = las_ctx_visit(handle);
 	if (!ctx)
 		return -EINVAL;
-	/* KERNEL: it never writes to result; here it is filled in, so a bad pointer is told before anything is taken. */
+	/*
+	 * KERNEL: cancel-result-pointer: it never writes to result; here it is filled in, so a bad pointer is told
+	 * before anything is taken (test: cancel.result_pointer_is_not_needed_for_a_poll).
+	 */
 	if (result && !las_umem_writable(result, sizeof(*result)))
 		ret = -EFAULT;
 	else

@@ -203,7 +203,13 @@ static struct las_ctx *look_up(const void *handle)
 	return las_likely(las_umem_readable(handle, sizeof(uint32_t))) ? ctx : NULL;
 }
 
-/* Maps `bytes` twice.  Without the second view the first serves for both. */
+/*
+ * Maps `bytes` twice.  Without the second view the first serves for both.
+ *
+ * KERNEL: inaccessible-ring: it writes events whatever the program has done to
+ * its mapping, and hands them out when that can be read again (test:
+ * ring.ring_made_inaccessible_with_requests_in_flight).
+ */
 static int map_twice(size_t bytes, char **handle, char **view)
 {
 	*handle = las_sys.mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE);
@@ -331,6 +337,7 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
 	ctx->thread = NULL;
 	ctx->native = NULL;
 	ctx->wake_at = INT32_MAX;
+	ctx->count_head = ctx->count_all = 0;
 	las_list_init(&ctx->sleepers);
 	las_count(contexts, 1);
 	/* Alive; the release pairs with the acquire in las_ctx_enter.  Subtracted, as late callers come and go. */
@@ -354,6 +361,10 @@ static bool bring_home_locked(struct las_ctx *ctx)
 	return true;
 }
 
+/*
+ * KERNEL: ring-stays-readable: it unmaps the ring under whoever still peeks at
+ * it (tests: destroy.ring_under_a_peeking_reader, destroy.peeking_thread_never_faults).
+ */
 static void recycle(struct las_ctx *ctx)
 {
 	size_t bytes = (size_t)ctx->slots.pages * PAGE_BYTES;
@@ -373,8 +384,7 @@ void las_ctx_retire(struct las_ctx *ctx)
 	las_lock(&contexts.lock);
 	contexts.ended_head += ctx->count_head;
 	contexts.ended_all += ctx->count_all;
-	las_store_relaxed(&ctx->count_head, 0); /* the lock keeps las_ctx_totals from seeing them twice */
-	las_store_relaxed(&ctx->count_all, 0);
+	ctx->count_head = ctx->count_all = 0;
 	las_unlock(&contexts.lock);
 	las_complete_release(ctx->reserved);
 	las_or_acq_rel(&ctx->visitors, RETIRED); /* io_destroy is a visitor too: somebody is left to see it */

@@ -113,6 +113,10 @@ static bool is_news(void)
 }
 
 /*
+ * KERNEL: exit-without-handlers: it finishes what it has accepted, whatever
+ * ends the process; here somebody has to call this function (test:
+ * process.fatal_signal_with_writes_outstanding).
+ *
  * Who calls: the destructor, quick_exit, and the interposer in compat/ for
  * _exit and exec.  So it may run in a signal handler, in several threads at
  * once, and in a child that shares this memory: one of vfork or
@@ -124,7 +128,7 @@ EXPORT void las_finish(void)
 	int saved = errno;
 
 	/* A forked child that never used the library has nothing to finish or to tell. */
-	if (!las_process_ready() || !las_crew_shares_descriptors())
+	if (!las_process_ready() || !las_crew_same_process())
 		return;
 	/* A handler that interrupted one of our own short sections would wait for itself. */
 	if (las_critical == 0) {

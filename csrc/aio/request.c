@@ -2,7 +2,6 @@
 #include "aio/request.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
 #include <linux/ioprio.h>

@@ -68,6 +68,10 @@ uint32_t las_ring_in_flight(const struct las_slots *s)
 	return las_load_acquire(&s->accepted) - completed;
 }
 
+/*
+ * KERNEL: every-slot: it hands slots out to processors in batches, so that a
+ * few may be out of reach (test: ring.a_hundred_and_twenty_fit_in_the_smallest_context).
+ */
 bool las_slot_get(struct las_slots *s)
 {
 	uint32_t accepted = las_load_relaxed(&s->accepted);

@@ -6,6 +6,14 @@
  * looked at; what has to queue is collected and handed to the crew once, at
  * the end of the batch, with one wake-up for all.
  *
+ * KERNEL: submit-returns-first: a buffered request that would block is done
+ * when the kernel's io_submit returns; here it is on its way (test:
+ * nonblocking.uncached_read_does_not_hold_submit).
+ * KERNEL: order-of-events: and its event comes after those of later requests
+ * that did not block (test: order.events_of_buffered_reads_in_one_call).
+ * KERNEL: system-calls-of-its-own: all this is done by other system calls than
+ * the kernel's io_submit (test: hostile.sandbox_that_forbids_reads_and_writes).
+ *
  * Never lost, never twice: a request is either posted here or handed on
  * complete with its holds.  Where a hold, memory or a thread cannot be had,
  * a bounded request is run here, blocking, as kernel AIO would; one that may
@@ -215,7 +223,7 @@ static bool goes_bare(struct submission *s, struct las_req *req)
 	}
 	req->bare = true;
 	las_list_init(&refused);
-	las_native_submit(las_load_acquire(&s->ctx->native), &req, 1, must_be_reaped(s->ctx), &refused);
+	las_native_submit(s->ctx->native, &req, 1, must_be_reaped(s->ctx), &refused);
 	return las_list_empty(&refused);
 }
 
@@ -232,18 +240,6 @@ static bool was_misled(struct submission *s, const struct las_req *req)
 		return false;
 	flags = file->flags;
 	return las_file_refresh(file) < 0 || req->turned_away || ((file->flags ^ flags) & O_DIRECT);
-}
-
-/*
- * O_DIRECT stands for a file or a block device until it is looked at: it may be a pipe in packet mode.  False if
- * O_NONBLOCK says there that nothing is waited for.
- */
-static bool may_wait(const struct las_file *file, struct las_op *op)
-{
-	if (!file->stream || !las_op_is_rw(op))
-		return true;
-	op->offset = -1;
-	return !(file->flags & O_NONBLOCK);
 }
 
 /* The kernel would not have it after all; its descriptor is still open.  It is accepted: it runs, here if need be. */
@@ -264,11 +260,8 @@ static void carry_on(struct submission *s, struct las_req *req)
 	    las_file_look(file) == 0 &&
 	    (req->file || las_file_hold(file, &req->file) == 0)) {
 		req->device = (uint32_t)(file->device ^ file->device >> 8);
-		req->bounded = req->bounded && las_file_bounded(file);
-		if (may_wait(file, &req->op)) {
-			dispatch(s, file, req);
-			return;
-		}
+		dispatch(s, file, req);
+		return;
 	}
 	req->owner->complete(req, las_op_run(&req->op, req->fd));
 }
@@ -281,7 +274,7 @@ static void flush_native(struct submission *s)
 	if (s->native_count == 0)
 		return;
 	las_list_init(&refused);
-	las_native_submit(las_load_acquire(&ctx->native), s->native, s->native_count, must_be_reaped(ctx), &refused);
+	las_native_submit(ctx->native, s->native, s->native_count, must_be_reaped(ctx), &refused);
 	las_count(native, s->native_count);
 	s->native_count = 0;
 	while ((l = las_list_pop(&refused)))
@@ -314,13 +307,22 @@ static bool waits_for_writes(const struct candidate *c)
 	return las_op_must_finish(&c->op) && c->op.kind != LAS_OP_WRITE && las_order_busy(c->file, c->op.kind);
 }
 
+/*
+ * Without a reaper, events of the native lane would only come when the program calls io_getevents.  Polls, which can
+ * be waited for nowhere else then, take that chance.
+ */
+static bool somebody_reaps(struct submission *s, const struct candidate *c)
+{
+	return s->native_count || c->op.kind == LAS_OP_POLL || las_reaper_watch();
+}
+
 /* True if the native lane takes it. */
 static bool enqueue_native(struct submission *s, struct candidate *c)
 {
 	struct las_req *req;
 	bool hold;
 
-	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) ||
+	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) || !somebody_reaps(s, c) ||
 	    las_route_is_append(c->file, &c->op) || waits_for_writes(c) || !native_of(s->ctx))
 		return false;
 	/* Where nobody may come for the event.  A poll is none the worse for that: in the crew it needs a thread too. */
@@ -329,8 +331,8 @@ static bool enqueue_native(struct submission *s, struct candidate *c)
 		return false;
 	/* A late refusal would go to the crew; with other threads about, any may come late. */
 	hold = las_op_is_rw(&c->op) && (las_native_needs_hold(&c->op) || las_load_relaxed(&s->ctx->shared));
-	if (hold && !crew_can_help(s))
-		return false;
+	if ((hold || c->eventfd) && !crew_can_help(s))
+		return false; /* nor could the reaper raise the eventfd */
 	req = make_request(s, c, LAS_LANE_NATIVE, hold);
 	if (!req)
 		return false;
@@ -350,17 +352,14 @@ static int enqueue(struct submission *s, struct candidate *c)
 
 	if (enqueue_native(s, c))
 		return 0;
-	if (las_unlikely(c->file->assumed))
-		return -EAGAIN; /* no memory for a request, and no good idea of the file */
+	err = las_file_refresh(c->file);
 	las_file_join(c->file);
-	err = las_file_look(c->file);
+	if (c->tried && c->op.offset >= 0)
+		las_file_recall_kind(c->file);
+	if (!err)
+		err = las_file_look(c->file);
 	if (err)
 		return err;
-	if (!may_wait(c->file, &c->op)) {
-		post(s, c, las_op_run(&c->op, c->file->fd));
-		las_op_fini(&c->op);
-		return 0;
-	}
 	las_file_pin(c->file, &c->op);
 	req = crew_can_help(s) ? make_request(s, c, LAS_LANE_CREW, true) : NULL;
 	if (req) {
@@ -380,26 +379,13 @@ static int enqueue(struct submission *s, struct candidate *c)
 	return 0;
 }
 
-/* Whether the native lane takes a transfer within one block without a look at its file. */
-static bool goes_unseen(struct submission *s)
-{
-	return las_config.lanes & LAS_LANE_NATIVE && !las_load_relaxed(&s->ctx->shared) && native_of(s->ctx);
-}
-
 /* From here on the op may own memory. */
 static int run_or_enqueue(struct submission *s, struct candidate *c)
 {
-	enum las_verdict verdict;
 	long result = 0;
 	int err;
 
-	verdict = las_route(&c->op, c->file, &c->tried, &result);
-	/* Assumed yet: for the kernel to find out, if it gets the request. */
-	if (las_unlikely(verdict == LAS_PASS && c->file->assumed && !goes_unseen(s))) {
-		c->file->checked = false;
-		verdict = las_route(&c->op, c->file, &c->tried, &result);
-	}
-	switch (verdict) {
+	switch (las_route(&c->op, c->file, &c->tried, &result)) {
 	case LAS_DONE:
 		post(s, c, result);
 		las_op_fini(&c->op);
@@ -440,6 +426,9 @@ static int check_files(struct submission *s, struct candidate *c, struct las_ioc
 		if (!err)
 			err = las_request_decode(&c->iocb, c->file, &c->op);
 	}
+	/* What the file cannot do at all is noticed before where the bytes would be. */
+	if (las_unlikely(err == -EFAULT) && las_file_check_op(c->file, &c->op) == -EINVAL)
+		err = -EINVAL;
 	return err;
 }
 
@@ -523,7 +512,7 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 	push_crew(&s);
 	las_batch_fini(&s.files);
 	las_batch_fini(&s.eventfds);
-	if (las_unlikely(las_hold_parked()))
-		las_reaper_watch(); /* it closes them in time */
+	if (las_unlikely(las_hold_parked()) && !las_crew_is_stranger() && !las_reaper_watch())
+		las_hold_expire(LAS_EXPIRE_NOW); /* there is nobody to close them in time */
 	return i ? i : err;
 }

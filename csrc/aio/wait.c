@@ -71,7 +71,7 @@ static long take(struct las_ctx *ctx, long nr, struct las_event *events)
 	struct las_native *native = las_load_acquire(&ctx->native);
 	uint32_t available, n;
 
-	if (native && las_native_in_flight(native))
+	if (native && las_native_in_flight(native) && !las_crew_is_stranger())
 		las_native_drain(native);
 	available = las_ring_available(&ctx->slots);
 	if (available > nr)
@@ -100,7 +100,7 @@ static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const 
 	long n = 0;
 	bool go = false;
 
-	if (!native || las_load_relaxed(&ctx->elsewhere) || !las_native_in_flight(native))
+	if (!native || las_load_relaxed(&ctx->elsewhere) || !las_native_in_flight(native) || las_crew_is_stranger())
 		return -EBUSY;
 	ticket = las_native_try_lead(native);
 	if (!ticket)
@@ -246,11 +246,13 @@ static long follow(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, cons
  */
 static bool help(struct las_ctx *ctx, uint32_t need)
 {
+	const uint64_t all = ~(uint64_t)0;
 	struct las_req *req;
+	uint64_t old;
 
 	if (las_ring_available(&ctx->slots) + las_ring_in_flight(&ctx->slots) > need)
 		return false;
-	req = las_crew_take_near(&ctx->owner);
+	req = las_crew_is_stranger() ? NULL : las_crew_take_near(&ctx->owner);
 	if (!req) {
 		if (las_load_relaxed(&ctx->elsewhere))
 			las_store_relaxed(&ctx->helped, 0);
@@ -258,9 +260,10 @@ static bool help(struct las_ctx *ctx, uint32_t need)
 	}
 	las_store_relaxed(&ctx->helped, las_load_relaxed(&ctx->helped) + 1); /* a hint: lost updates are harmless */
 	las_count(helped, 1);
-	las_inside++; /* a handler may leave by exit(), which must not wait for this one */
+	/* A handler may not come back (longjmp, exit): it has to wait until the request is done, as in io_submit. */
+	las_sys.sigprocmask(SIG_SETMASK, &all, &old);
 	las_crew_run(req);
-	las_inside--;
+	las_sys.sigprocmask(SIG_SETMASK, &old, NULL);
 	return true;
 }
 

@@ -14,6 +14,7 @@
 #include <sys/eventfd.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/atomic.h"
 #include "base/fork.h"
@@ -29,7 +30,7 @@ static struct {
 	struct las_lock lock;
 	struct las_link live;   /* holds with references, and those that are being closed */
 	struct las_link parked; /* holds without, whose file carries a POSIX lock */
-	unsigned nparked;       /* also read without the lock, as a hint */
+	unsigned nparked, nlingering; /* those of servers among them; also read without the lock, as hints */
 	bool ever_parked;
 	struct las_hold *offered[OFFERED]; /* the latest of that number, until it is closed */
 	struct las_pool pool;
@@ -71,7 +72,7 @@ static void fork_child(void)
 		las_unlock(&holds.lock);
 	close_all(&holds.live);
 	close_all(&holds.parked);
-	holds.nparked = 0;
+	holds.nparked = holds.nlingering = 0;
 	las_process_forked();
 }
 
@@ -141,7 +142,7 @@ static long duplicate(int fd)
 
 	/* The program may have lowered its limit below the base, or filled the numbers above it. */
 	if (dup == -EINVAL || dup == -EMFILE)
-		dup = las_sys.fcntl(fd, F_DUPFD_CLOEXEC, 0);
+		dup = las_sys.fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1); /* whoever closes those is about to open them */
 	return dup;
 }
 
@@ -174,6 +175,14 @@ static bool same_file(int a, int b)
 	       sa.st_ino == sb.st_ino && las_sys.fcntl(a, F_GETFL, 0) == las_sys.fcntl(b, F_GETFL, 0);
 }
 
+static void unpark_one_locked(struct las_hold *hold)
+{
+	las_list_remove(&hold->link);
+	las_store_relaxed(&holds.nparked, holds.nparked - 1);
+	if (hold->kind == LAS_HOLD_LINGERS)
+		las_store_relaxed(&holds.nlingering, holds.nlingering - 1);
+}
+
 /* A parked hold of the same open file serves again: one descriptor per file, not one per request. */
 static struct las_hold *unpark_locked(int fd)
 {
@@ -184,8 +193,7 @@ static struct las_hold *unpark_locked(int fd)
 
 		if (hold->from != fd || !same_file(fd, hold->fd))
 			continue;
-		las_list_remove(l);
-		las_store_relaxed(&holds.nparked, holds.nparked - 1);
+		unpark_one_locked(hold);
 		return hold;
 	}
 	return NULL;
@@ -243,14 +251,14 @@ struct las_hold *las_hold_find(int fd)
 	return hold;
 }
 
-static int get(int fd, enum las_hold_kind kind, bool may_share, struct las_hold **out)
+int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
 {
 	struct las_hold *hold = NULL;
 	long dup = 0;
 
 	las_lock(&holds.lock);
 	if (kind != LAS_HOLD_PLAIN && holds.ever_parked) {
-		hold = may_share ? share_locked(fd) : NULL;
+		hold = share_locked(fd);
 		if (hold) {
 			las_unlock(&holds.lock);
 			*out = hold;
@@ -273,16 +281,6 @@ static int get(int fd, enum las_hold_kind kind, bool may_share, struct las_hold 
 		las_pool_put(&holds.pool, hold);
 	*out = dup < 0 ? NULL : hold;
 	return dup < 0 ? (int)dup : 0;
-}
-
-int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
-{
-	return get(fd, kind, true, out);
-}
-
-int las_hold_get_unshared(int fd, enum las_hold_kind kind, struct las_hold **out)
-{
-	return get(fd, kind, false, out);
 }
 
 int las_hold_adopt(int fd, struct las_hold **out)
@@ -321,10 +319,32 @@ static bool carries_posix_lock(int fd)
 	return true;
 }
 
+void las_hold_name(struct las_hold *hold, uint64_t device, uint64_t inode)
+{
+	if (hold->inode) /* shared or parked before: it is the same file */
+		return;
+	hold->device = device;
+	hold->inode = inode;
+}
+
+/*
+ * KERNEL: descriptors-while-waiting: its reference on a file has no number
+ * that a program could close or reuse (test:
+ * hostile.waiting_write_never_lands_in_a_file_put_on_our_descriptor).
+ */
+bool las_hold_intact(const struct las_hold *hold)
+{
+	struct stat st;
+
+	return hold->inode == 0 || (las_sys.fstat(hold->fd, &st) == 0 && st.st_ino == hold->inode &&
+	                            st.st_dev == hold->device);
+}
+
 /* On its list meanwhile, so that a child forked in between closes it too. */
 static void close_listed(struct las_hold *hold)
 {
-	las_sys.close(hold->fd);
+	if (las_hold_intact(hold))
+		las_sys.close(hold->fd);
 	las_lock(&holds.lock);
 	las_list_remove(&hold->link);
 	if (hold->from >= 0 && holds.offered[hold->from % OFFERED] == hold)
@@ -339,10 +359,12 @@ static void park_locked(struct las_hold *hold)
 	holds.ever_parked = true;
 	las_list_push(&holds.parked, &hold->link);
 	las_store_relaxed(&holds.nparked, holds.nparked + 1);
+	if (hold->kind == LAS_HOLD_LINGERS)
+		las_store_relaxed(&holds.nlingering, holds.nlingering + 1);
 }
 
 /* A parked hold that may be closed now as far as time goes, taken off the list, from those parked before `until_ns`. */
-static struct las_hold *pop_parked(int64_t until_ns, bool *lingers)
+static struct las_hold *pop_parked(int64_t until_ns, enum las_expire which, bool *lingers)
 {
 	struct las_hold *found = NULL;
 	struct las_link *l, *tmp;
@@ -351,11 +373,14 @@ static struct las_hold *pop_parked(int64_t until_ns, bool *lingers)
 	las_list_each(&holds.parked, l, tmp) {
 		struct las_hold *hold = las_container_of(l, struct las_hold, link);
 
-		if (hold->kind == LAS_HOLD_LINGERS && hold->parked_ns > until_ns - LAS_LINGER_NS) {
+		bool waits = hold->kind == LAS_HOLD_LINGERS &&
+		             (which == LAS_EXPIRE_QUICK ||
+		              (which == LAS_EXPIRE_DUE && hold->parked_ns > until_ns - LAS_LINGER_NS));
+
+		if (waits) {
 			*lingers = true;
 		} else if (hold->parked_ns <= until_ns) {
-			las_list_remove(l);
-			las_store_relaxed(&holds.nparked, holds.nparked - 1);
+			unpark_one_locked(hold);
 			las_list_push(&holds.live, l);
 			found = hold;
 			break;
@@ -370,7 +395,12 @@ bool las_hold_parked(void)
 	return las_load_relaxed(&holds.nparked) != 0; /* a hold that is being parked is its thread's next look */
 }
 
-bool las_hold_expire(void)
+bool las_hold_lingering(void)
+{
+	return las_load_relaxed(&holds.nlingering) != 0;
+}
+
+bool las_hold_expire(enum las_expire which)
 {
 	int64_t now = las_now_ns();
 	bool lingers = false;
@@ -378,7 +408,7 @@ bool las_hold_expire(void)
 
 	if (las_load_relaxed(&holds.nparked) == 0) /* whoever parks one wakes or is a thread that comes here later */
 		return false;
-	while ((hold = pop_parked(now, &lingers))) {
+	while ((hold = pop_parked(now, which, &lingers))) {
 		if (!carries_posix_lock(hold->fd)) {
 			close_listed(hold);
 			continue;

@@ -46,6 +46,7 @@ struct las_hold {
 	struct las_hold_facts facts; /* written before the hold can be found */
 	enum las_hold_kind kind;
 	int64_t parked_ns;    /* since when */
+	uint64_t device, inode; /* what it was when it was made; an inode of 0: not noted */
 };
 
 /* Puts the module into its first state; closes what a forked child inherited. */
@@ -56,8 +57,6 @@ void las_hold_release(unsigned n);
 
 /* Duplicates fd: 0 and *hold with one reference, or -EBADF, -EMFILE, -ENOMEM. */
 int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **hold);
-/* The same, with a descriptor that no other reference stands for at this moment. */
-int las_hold_get_unshared(int fd, enum las_hold_kind kind, struct las_hold **hold);
 /* Takes over a descriptor of our own (an epoll instance), moving it to a high number; closes it on failure. */
 int las_hold_adopt(int fd, struct las_hold **hold);
 /* Lets others find the hold while it is in use. */
@@ -66,10 +65,23 @@ void las_hold_offer(struct las_hold *hold, const struct las_hold_facts *facts);
 struct las_hold *las_hold_find(int fd);
 void las_hold_ref(struct las_hold *hold);
 void las_hold_put(struct las_hold *hold);
-/* Closes parked holds whose time has come or whose lock is gone; true if some are left, to be looked at again. */
+/* Notes what file it is, for las_hold_intact(); before anybody else has the hold. */
+void las_hold_name(struct las_hold *hold, uint64_t device, uint64_t inode);
+/*
+ * Whether its number still means that file: a program that closes descriptors which it did not open, or puts others
+ * on their numbers, takes ours away, and nothing may be written into what it has put there.
+ */
+bool las_hold_intact(const struct las_hold *hold);
+enum las_expire {
+	LAS_EXPIRE_QUICK, /* only those that can be closed without asking a server, which may not answer */
+	LAS_EXPIRE_DUE,   /* all whose time has come */
+	LAS_EXPIRE_NOW    /* all */
+};
+/* Closes parked holds whose lock is gone; true if some are left, to be looked at again. */
 #define LAS_LINGER_NS ((int64_t)50 * 1000 * 1000)
-bool las_hold_expire(void);
-/* Whether any are parked. */
+bool las_hold_expire(enum las_expire which);
+/* Whether any are parked; whether any of them are a server's. */
 bool las_hold_parked(void);
+bool las_hold_lingering(void);
 
 #endif

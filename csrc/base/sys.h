@@ -38,9 +38,10 @@ struct las_sys {
 	/* descriptors */
 	long (*fcntl)(int fd, int cmd, uintptr_t arg);
 	long (*close)(int fd);
-	long (*fstat)(int fd, struct stat *st);
+	long (*fstat)(int fd, struct stat *st); /* mode, device and inode only, and no server is asked */
 	long (*fstatfs)(int fd, struct statfs *st);
 	long (*kcmp_file)(int pid, int fd1, int fd2);
+	long (*kcmp)(int tid1, int tid2, int type); /* KCMP_FILES, KCMP_VM */
 	long (*eventfd2)(unsigned initial, int flags);
 	long (*write)(int fd, const void *buf, size_t bytes);
 	long (*openat)(int dirfd, const char *path, int flags, int mode);
@@ -67,6 +68,7 @@ struct las_sys {
 	long (*sigtimedwait)(const void *set, const struct timespec *timeout);
 	long (*kill)(int pid, int sig);
 	long (*getpid)(void);
+	long (*gettid)(void);
 	long (*getrusage)(int who, struct rusage *usage);
 	long (*ioprio_set)(int which, int who, int ioprio);
 	long (*ioprio_get)(int which, int who);

@@ -9,7 +9,7 @@
  *
  * KERNEL: umem-trust: a pointer into a page that was used by many calls and
  * was then unmapped by the program raises SIGSEGV in the calling thread where
- * the kernel reports EFAULT (test: umem.trusted_page_is_probed_before_trust).
+ * the kernel reports EFAULT (test: submit.iocb_in_a_page_used_often_and_then_unmapped).
  */
 #ifndef LAS_BASE_UMEM_H
 #define LAS_BASE_UMEM_H

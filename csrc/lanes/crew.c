@@ -6,6 +6,9 @@
  * and sees more of them waiting passes the call on before it starts to work.
  * `called` says that such a call is under way, so that it is made once.
  *
+ * KERNEL: threads-of-the-process: it has threads of its own; these are the
+ * process's, and are seen there (test: threads.helpers_are_threads_of_the_process).
+ *
  * Requests wait in buckets, by device, and buckets take turns.  A read that
  * the head lane tried has its pages on their way (it is "warm"): its thread
  * only waits, and by then the pages of those behind it have come as well.  One
@@ -24,6 +27,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/kcmp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -72,6 +76,8 @@ static struct {
 	uint32_t owed;  /* requests that exit has to wait for; a futex */
 } crew;
 
+_Thread_local enum las_table las_crew_table;
+
 static void init_class(struct crew_class *c, unsigned max, unsigned share)
 {
 	las_list_init(&c->waiting);
@@ -91,11 +97,43 @@ void las_crew_init(void)
 	init_class(&crew.bounded, LAS_CREW_BOUNDED_MAX, LAS_CREW_DEVICE_SHARE);
 	init_class(&crew.unbounded, LAS_CREW_UNBOUNDED_MAX, LAS_CREW_UNBOUNDED_MAX);
 	crew.pid = las_sys.getpid();
+	las_crew_table = LAS_TABLE_UNKNOWN;
 }
 
-bool las_crew_shares_descriptors(void)
+bool las_crew_same_process(void)
 {
 	return las_sys.getpid() == crew.pid;
+}
+
+/*
+ * Told by the main thread's table, if it has one: a main thread that has ended has given up its table and its memory
+ * alike.  Where the kernel does not tell, other processes that share this memory count as strangers.
+ */
+static bool shares_table(bool same_process)
+{
+	int me = (int)las_sys.gettid();
+	long order = las_sys.kcmp((int)crew.pid, me, KCMP_FILES);
+
+	if (order <= 0)
+		return order == 0 || same_process;
+	return same_process && las_sys.kcmp((int)crew.pid, me, KCMP_VM) != 0;
+}
+
+/*
+ * KERNEL: own-descriptor-table: a thread of ours sees the table of the
+ * process, so what a thread with a table of its own (unshare, clone) submits
+ * is never given to one (test: hostile.thread_with_its_own_table_writes_into_its_own_file).
+ * A thread is asked once: it is not expected to unshare between its requests.
+ */
+bool las_crew_shares_descriptors(void)
+{
+	/* A clone(CLONE_VM) child may share its parent's thread-local memory: there the process id differs. */
+	return las_crew_same_process() ? !las_crew_is_stranger() : shares_table(false);
+}
+
+void las_crew_ask_table(void)
+{
+	las_crew_table = shares_table(true) ? LAS_TABLE_SHARED : LAS_TABLE_OWN;
 }
 
 static struct bucket *bucket_of(struct crew_class *c, const struct las_req *req)
@@ -180,35 +218,6 @@ void las_crew_paid(const struct las_req *req)
 		las_futex_wake(&crew.owed, LAS_WAKE_ALL);
 }
 
-/* Where a request that waited for its turn goes on. */
-static void pass_on(struct las_link *next)
-{
-	struct las_link *l, *tmp;
-
-	las_list_each(next, l, tmp) {
-		struct las_req *req = las_container_of(l, struct las_req, link);
-
-		if (!req->pollable)
-			continue;
-		las_list_remove(l);
-		if (las_pollset_add(req) < 0)
-			las_list_push(next, l);
-	}
-	las_crew_push(next, false);
-}
-
-void las_crew_leave_order(struct las_req *req)
-{
-	struct las_link next;
-
-	if (las_likely(!req->order))
-		return;
-	las_list_init(&next);
-	las_order_leave(req, &next);
-	if (!las_list_empty(&next))
-		pass_on(&next);
-}
-
 /*
  * KERNEL: a request is direct or buffered as its file was at io_submit
  * (test: lifetime.buffered_as_of_submit).  If the program has switched
@@ -258,6 +267,8 @@ static long run(struct las_req *req)
 	uint64_t start;
 	long result;
 
+	if (las_unlikely(!las_hold_intact(req->file)))
+		return -EBADF;
 	if (las_unlikely(req->flags & O_DIRECT) && las_op_is_rw(&req->op))
 		return run_direct(req);
 	start = las_ticks();
@@ -269,7 +280,8 @@ static long run(struct las_req *req)
 	return result;
 }
 
-void las_crew_run(struct las_req *req)
+/* In a thread of the program's, which keeps its priority. */
+static long run_here(struct las_req *req)
 {
 	enum { IOPRIO_WHO_PROCESS = 1 };
 	long before = 0, result;
@@ -281,6 +293,62 @@ void las_crew_run(struct las_req *req)
 	result = run(req);
 	if (req->op.has_ioprio)
 		las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, before < 0 ? 0 : (int)before);
+	return result;
+}
+
+static void push(struct las_link *batch, bool lazily);
+
+/* Lets those go on that waited for this one; those that nobody else can run stay on `next`. */
+static void leave_order(struct las_req *req, struct las_link *next)
+{
+	struct las_link *l, *tmp;
+
+	las_list_init(next);
+	las_order_leave(req, next);
+	las_list_each(next, l, tmp) {
+		struct las_req *waited = las_container_of(l, struct las_req, link);
+
+		if (!waited->pollable)
+			continue;
+		las_list_remove(l);
+		if (las_pollset_add(waited) < 0)
+			las_list_push(next, l);
+	}
+	if (!las_list_empty(next))
+		push(next, false);
+}
+
+/* In the calling thread, one after the other: also those that may go only when one of these has ended. */
+static void run_in_turn(struct las_link *batch)
+{
+	struct las_link *l, next;
+
+	while ((l = las_list_pop(batch))) {
+		struct las_req *req = las_container_of(l, struct las_req, link);
+		long result = run_here(req);
+
+		if (req->order) {
+			leave_order(req, &next);
+			las_list_append(batch, &next);
+		}
+		req->owner->complete(req, result);
+	}
+}
+
+void las_crew_leave_order(struct las_req *req)
+{
+	struct las_link next;
+
+	if (las_likely(!req->order))
+		return;
+	leave_order(req, &next);
+	run_in_turn(&next);
+}
+
+void las_crew_run(struct las_req *req)
+{
+	long result = run_here(req);
+
 	las_crew_leave_order(req);
 	req->owner->complete(req, result);
 }
@@ -288,6 +356,9 @@ void las_crew_run(struct las_req *req)
 /*
  * The same in a thread of the crew: it has the priority that the request was
  * given, or else its submitter's, and no signal may reach it.
+ *
+ * KERNEL: identity-of-one-thread: it has the credentials of the submitting
+ * thread; ours are those of the process (test: guest.identity_of_one_thread).
  */
 static void carry_on(struct las_req *req, int *priority)
 {
@@ -353,7 +424,7 @@ static bool call(struct crew_class *c, int what)
 		las_futex_wake(&c->word, 1);
 	if (what != 1)
 		return true;
-	if (las_sys.thread_start(thread_main, c) == 0) {
+	if (!las_crew_is_stranger() && las_sys.thread_start(thread_main, c) == 0) {
 		las_count(threads, 1);
 		return true;
 	}
@@ -364,28 +435,43 @@ static bool call(struct crew_class *c, int what)
 	return false;
 }
 
+/* Sleeps until called, or for a while: true if there may be work. */
+static bool nap_locked(struct crew_class *c, int64_t ns)
+{
+	uint32_t word = c->word;
+	long err;
+
+	c->idle++;
+	las_unlock(&c->lock);
+	err = las_futex_wait(&c->word, word, las_now_ns() + ns);
+	las_lock(&c->lock);
+	c->idle--;
+	/* Called between the time-out and the lock: stay, the call may have been for this thread. */
+	return err != -ETIMEDOUT || c->called || !las_list_empty(&c->waiting);
+}
+
 /* Sleeps until called: true if there may be work, false if the thread is to end. */
 static bool rest(struct crew_class *c)
 {
 	int64_t idle_ns = IDLE_NS;
 	unsigned naps = 0;
-	uint32_t word;
 	bool stay;
-	long err;
 
-	c->idle++;
-	word = c->word;
-	las_unlock(&c->lock);
 	do {
-		int64_t nap = las_hold_expire() || naps++ < NAPS ? LAS_LINGER_NS : idle_ns;
+		int64_t nap;
 
-		err = las_futex_wait(&c->word, word, las_now_ns() + nap);
+		/* Closing may take for ever, at a server that does not answer: nobody counts on this thread then. */
+		if (las_unlikely(las_hold_parked())) {
+			las_unlock(&c->lock);
+			las_hold_expire(LAS_EXPIRE_DUE);
+			las_lock(&c->lock);
+			if (c->called || !las_list_empty(&c->waiting))
+				return true;
+		}
+		nap = las_hold_parked() || naps++ < NAPS ? LAS_LINGER_NS : idle_ns;
+		stay = nap_locked(c, nap);
 		idle_ns -= nap;
-	} while (err == -ETIMEDOUT && idle_ns > 0);
-	las_lock(&c->lock);
-	c->idle--;
-	/* Called between the time-out and the lock: stay, the call may have been for this thread. */
-	stay = err != -ETIMEDOUT || c->called || !las_list_empty(&c->waiting);
+	} while (!stay && idle_ns > 0);
 	if (!stay) {
 		c->threads--;
 		if (las_hold_parked())
@@ -437,6 +523,15 @@ static void empty_locked(struct crew_class *c, struct las_link *out)
 	las_store_relaxed(&c->queued, 0);
 }
 
+/* Not one thread: give back all that is queued, others' too.  With threads at work, they will come to it. */
+static void take_back_all(struct crew_class *c, struct las_link *list)
+{
+	las_lock(&c->lock);
+	if (c->threads == 0)
+		empty_locked(c, list);
+	las_unlock(&c->lock);
+}
+
 static void push_class(struct crew_class *c, struct las_link *batch, bool lazily)
 {
 	struct las_link *l;
@@ -451,14 +546,11 @@ static void push_class(struct crew_class *c, struct las_link *batch, bool lazily
 	las_unlock(&c->lock);
 	if (call(c, what))
 		return;
-	/* Not one thread: give back all that is queued, others' too.  With threads at work, they will come to it. */
-	las_lock(&c->lock);
-	if (c->threads == 0)
-		empty_locked(c, batch);
-	las_unlock(&c->lock);
+	take_back_all(c, batch);
 }
 
-void las_crew_push(struct las_link *batch, bool lazily)
+/* Leaves on the list what the caller has to run itself. */
+static void push(struct las_link *batch, bool lazily)
 {
 	struct las_link bounded, unbounded, *l;
 	bool warm = false;
@@ -477,9 +569,15 @@ void las_crew_push(struct las_link *batch, bool lazily)
 		las_reaper_watch(); /* it notices when they are stuck */
 	if (lazily && !las_reaper_watch())
 		las_crew_look();
-	las_list_append(&bounded, &unbounded);
-	while ((l = las_list_pop(&bounded)))
-		las_crew_run(las_container_of(l, struct las_req, link));
+	las_list_append(batch, &bounded);
+	las_list_append(batch, &unbounded);
+}
+
+void las_crew_push(struct las_link *batch, bool lazily)
+{
+	push(batch, lazily);
+	if (las_unlikely(!las_list_empty(batch)))
+		run_in_turn(batch);
 }
 
 unsigned las_crew_look(void)
@@ -493,12 +591,43 @@ unsigned las_crew_look(void)
 	las_lock(&c->lock);
 	what = call_locked(c);
 	las_unlock(&c->lock);
-	call(c, what);
+	if (!call(c, what)) {
+		struct las_link rest;
+
+		/* Not one thread is to be had: late is better than never. */
+		las_list_init(&rest);
+		take_back_all(c, &rest);
+		run_in_turn(&rest);
+	}
 	return queued;
 }
 
-static struct las_req *take(struct crew_class *c, const struct las_owner *owner, uint64_t obj, unsigned limit)
+/* Of a server: it may never answer, and who waits there for ever must stay open to signals. */
+static bool may_hang(const struct las_req *req)
 {
+	return req->file->kind == LAS_HOLD_LINGERS;
+}
+
+void las_crew_sweep(void)
+{
+	struct crew_class *c = &crew.bounded;
+	int what = 0;
+
+	las_lock(&c->lock);
+	if (!c->called) {
+		c->called = true;
+		c->threads += !c->idle;
+		what = c->idle ? 2 : 1;
+		c->word++;
+	}
+	las_unlock(&c->lock);
+	if (!call(c, what))
+		las_hold_expire(LAS_EXPIRE_DUE);
+}
+
+static struct las_req *take(struct crew_class *c, const struct las_owner *owner, uint64_t obj, bool near)
+{
+	unsigned limit = near ? NEAR : UINT_MAX;
 	struct las_req *found = NULL;
 
 	las_lock(&c->lock);
@@ -508,7 +637,7 @@ static struct las_req *take(struct crew_class *c, const struct las_owner *owner,
 		for (struct las_link *l = b->queue.next; l != &b->queue && limit; l = l->next, limit--) {
 			struct las_req *req = las_container_of(l, struct las_req, link);
 
-			if (req->owner != owner || (obj && req->obj != obj))
+			if (req->owner != owner || (obj && req->obj != obj) || (near && may_hang(req)))
 				continue;
 			found = req;
 			break;
@@ -522,9 +651,9 @@ static struct las_req *take(struct crew_class *c, const struct las_owner *owner,
 
 struct las_req *las_crew_take(const struct las_owner *owner, uint64_t obj)
 {
-	struct las_req *req = take(&crew.bounded, owner, obj, UINT_MAX);
+	struct las_req *req = take(&crew.bounded, owner, obj, false);
 
-	return req ? req : take(&crew.unbounded, owner, obj, UINT_MAX);
+	return req ? req : take(&crew.unbounded, owner, obj, false);
 }
 
 struct las_req *las_crew_take_near(const struct las_owner *owner)
@@ -532,7 +661,7 @@ struct las_req *las_crew_take_near(const struct las_owner *owner)
 	/* Unlocked: an empty queue is the common case; a request missed here is run by the crew. */
 	if (las_load_relaxed(&crew.bounded.queued) == 0)
 		return NULL;
-	return take(&crew.bounded, owner, 0, NEAR);
+	return take(&crew.bounded, owner, 0, true);
 }
 
 void las_crew_drain(bool patient)

@@ -17,6 +17,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "base/lock.h"
 #include "lanes/req.h"
 
 #define LAS_CREW_BOUNDED_MAX   256
@@ -34,9 +35,15 @@ void las_crew_push(struct las_link *batch, bool lazily);
 /* For the reaper: calls a thread to what was pushed lazily and still waits.  How many requests wait. */
 unsigned las_crew_look(void);
 
+/* Has a thread close what lingers, which may take for ever. */
+void las_crew_sweep(void);
+
 /* Takes back a waiting request of this owner, of this obj unless it is 0: the caller owns it.  NULL if there is none. */
 struct las_req *las_crew_take(const struct las_owner *owner, uint64_t obj);
-/* Takes back a waiting bounded request of this owner, looking at a few only: cheap enough to try before sleeping. */
+/*
+ * Takes back a waiting bounded request of this owner that ends in finite time, looking at a few only: cheap enough to
+ * try before sleeping.
+ */
 struct las_req *las_crew_take_near(const struct las_owner *owner);
 
 /* Runs a request in the calling thread, blocking, and completes it. */
@@ -53,7 +60,20 @@ void las_crew_paid(const struct las_req *req);
  */
 void las_crew_drain(bool patient);
 
-/* Whether the calling process's descriptors are those of the crew's threads (not so in a clone(CLONE_VM) child). */
+/* Whether the caller belongs to the crew's process; one of vfork or clone(CLONE_VM) only shares its memory. */
+bool las_crew_same_process(void);
+/* Whether the calling thread's descriptors are those of the crew's threads. */
 bool las_crew_shares_descriptors(void);
+
+enum las_table { LAS_TABLE_UNKNOWN, LAS_TABLE_SHARED, LAS_TABLE_OWN };
+extern _Thread_local enum las_table las_crew_table LAS_TLS_MODEL;
+void las_crew_ask_table(void);
+/* A thread of the process with a table of its own: to it the numbers of others' holds mean nothing. */
+static inline bool las_crew_is_stranger(void)
+{
+	if (las_unlikely(las_crew_table == LAS_TABLE_UNKNOWN))
+		las_crew_ask_table();
+	return las_unlikely(las_crew_table == LAS_TABLE_OWN);
+}
 
 #endif

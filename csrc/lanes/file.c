@@ -35,16 +35,21 @@ static struct {
 	bool tells_iter;                  /* RWF_APPEND|RWF_NOAPPEND: EINVAL if the file has read_iter (Linux 6.9) */
 } kernel;
 
+#define SERVERS      8
+/* Devices known to be file systems of a server; a word each, read and written whole.  0: unused. */
+static uint64_t servers[SERVERS];
+
 #define RECENT       4
 #define RECENT_TICKS 50000 /* 10 to 50 microseconds, whatever the machine; opening a file on a server takes longer */
 #define DIRECT_TICKS 3000000 /* a millisecond or so: what the kernel checks itself */
+#define KIND_TICKS   3000000 /* a millisecond or so */
 #define RECENT_USES  64    /* assumptions in a row before the flags are read again */
 
 /* Thread-local: what another thread does to a descriptor is as unknown as what this one does outside the library. */
 static _Thread_local struct recent {
 	uint64_t stamp;
-	unsigned uses; /* left; 0, as in the beginning: it is nobody's */
-	struct las_file file;
+	unsigned uses;
+	struct las_file file; /* fd + 1, so that zeroed memory is nobody's */
 } recent[RECENT] LAS_TLS_MODEL;
 
 void las_file_init(void)
@@ -96,13 +101,13 @@ static int read_flags(int fd, int *out)
 static struct recent *recall(int fd, bool alone)
 {
 	struct recent *r = &recent[(unsigned)fd % RECENT];
+	bool checked = alone && r->file.flags & O_DIRECT && !r->file.bare;
 	uint64_t now;
 
-	if (r->file.fd != fd || r->uses == 0)
+	if (r->file.fd != fd + 1 || r->uses == 0)
 		return NULL;
-	r->file.checked = alone && r->file.flags & O_DIRECT && !r->file.bare;
 	now = las_ticks();
-	if (now - r->stamp > (r->file.checked ? DIRECT_TICKS : RECENT_TICKS))
+	if (now - r->stamp > (checked ? DIRECT_TICKS : RECENT_TICKS))
 		return NULL;
 	/* Already now what las_file_remember() would do in a moment: reading the time is dear in virtual machines. */
 	r->stamp = now;
@@ -118,9 +123,28 @@ void las_file_remember(struct las_file *file)
 		return;
 	file->remembered = true;
 	r->file = *file;
+	r->file.fd = file->fd + 1;
 	r->file.hold = NULL;
 	r->uses = RECENT_USES;
 	r->stamp = las_ticks();
+}
+
+/*
+ * A read that found no pages goes to the crew, and all that is needed to send
+ * it there is the kind of file and where it lives: facts of the last
+ * millisecond will do, the flags are read anew.
+ */
+void las_file_recall_kind(struct las_file *file)
+{
+	const struct recent *r = &recent[(unsigned)file->fd % RECENT];
+
+	if (file->looked || r->file.fd != file->fd + 1 || !r->file.looked || las_ticks() - r->stamp > KIND_TICKS)
+		return;
+	file->mode = r->file.mode;
+	file->device = r->file.device;
+	file->inode = r->file.inode;
+	file->medium = r->file.medium;
+	file->looked = true;
 }
 
 int las_file_refresh(struct las_file *file)
@@ -130,33 +154,6 @@ int las_file_refresh(struct las_file *file)
 	recent[(unsigned)file->fd % RECENT].uses = 0;
 	*file = (struct las_file){ .fd = file->fd, .hold = file->hold };
 	return read_flags(file->fd, &file->flags);
-}
-
-bool las_file_is_same(const struct las_file *file)
-{
-	struct stat st;
-
-	return file->looked && las_sys.fstat(file->fd, &st) == 0 && st.st_mode == file->mode &&
-	       st.st_dev == file->device && st.st_ino == file->inode;
-}
-
-int las_file_confirm(struct las_file *file)
-{
-	struct las_file was = *file;
-	int err = las_file_refresh(file);
-
-	if (err || !was.assumed || was.flags != file->flags || !las_file_is_same(&was))
-		return err;
-	*file = was;
-	file->assumed = file->checked = file->remembered = false;
-	return 0;
-}
-
-bool las_file_allows(const struct las_file *file, enum las_op_kind kind)
-{
-	int access = file->flags & O_ACCMODE;
-
-	return kind > LAS_OP_WRITE || access == O_RDWR || access == (kind == LAS_OP_READ ? O_RDONLY : O_WRONLY);
 }
 
 static struct las_file *in_batch(struct las_batch *batch, int fd)
@@ -197,6 +194,7 @@ int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 	file = place(batch);
 	if (r) {
 		*file = r->file;
+		file->fd = fd;
 		file->assumed = true;
 	} else {
 		*file = (struct las_file){ .fd = fd, .flags = flags };
@@ -249,8 +247,18 @@ bool las_file_direct(const struct las_file *file)
 	return file->flags & O_DIRECT;
 }
 
+bool las_file_allows(const struct las_file *file, enum las_op_kind kind)
+{
+	int access = file->flags & O_ACCMODE;
+
+	return access == O_RDWR || access == (kind == LAS_OP_READ ? O_RDONLY : O_WRONLY);
+}
+
 bool las_file_anonymous(const struct las_file *file)
 {
+	/* Where no descriptor was to be had for learning it: such files are of no type. */
+	if (las_unlikely(!kernel.anon_inode))
+		return !(file->mode & S_IFMT);
 	return file->device == kernel.anon_device && file->inode == kernel.anon_inode;
 }
 
@@ -294,6 +302,43 @@ int las_batch_eventfd(struct las_batch *batch, int fd, struct las_file **out)
 	return err ? err : check_eventfd(*out);
 }
 
+/* Files that the kernel makes up. */
+static bool is_pseudo(const struct statfs *st)
+{
+	switch (st->f_type) {
+	case PROC_SUPER_MAGIC:
+	case SYSFS_MAGIC:
+	case CGROUP_SUPER_MAGIC:
+	case CGROUP2_SUPER_MAGIC:
+	case DEBUGFS_MAGIC:
+	case TRACEFS_MAGIC:
+	case SECURITYFS_MAGIC:
+	case NSFS_MAGIC:
+		return true;
+	default:
+		return false;
+	}
+}
+
+/*
+ * Asking a file system what it is means asking its server, which may not answer: once is enough.  A device number that
+ * is another file system's by now costs time and nothing else.
+ */
+static bool is_known_server(uint64_t device)
+{
+	for (unsigned i = 0; i < SERVERS; i++)
+		if (las_load_relaxed(&servers[i]) == device)
+			return true;
+	return false;
+}
+
+static void note_server(uint64_t device)
+{
+	static uint32_t next;
+
+	las_store_relaxed(&servers[las_add_relaxed(&next, 1) % SERVERS], device);
+}
+
 int las_file_medium(struct las_file *file)
 {
 	struct statfs st;
@@ -308,7 +353,7 @@ int las_file_medium(struct las_file *file)
 	file->medium = LAS_MEDIUM_SERVER;
 	if (S_ISBLK(file->mode)) {
 		file->medium = LAS_MEDIUM_DISK;
-	} else if (S_ISREG(file->mode) && las_sys.fstatfs(file->fd, &st) == 0) {
+	} else if (S_ISREG(file->mode) && !is_known_server(file->device) && las_sys.fstatfs(file->fd, &st) == 0) {
 		switch (st.f_type) {
 		case TMPFS_MAGIC:
 		case RAMFS_MAGIC:
@@ -319,35 +364,26 @@ int las_file_medium(struct las_file *file)
 			file->medium = LAS_MEDIUM_STACKED;
 			break;
 		case FUSE_SUPER_MAGIC: /* fuseblk has a device, and a process behind it */
+			note_server(file->device);
 			break;
 		default:
 			if (major(file->device) != 0 || st.f_type == BTRFS_SUPER_MAGIC)
 				file->medium = LAS_MEDIUM_DISK;
+			else if (!is_pseudo(&st))
+				note_server(file->device);
 			break;
 		}
 	}
 	return 0;
 }
 
-static bool is_pseudo(int fd)
+static bool lives_in_pseudo(struct las_file *file)
 {
 	struct statfs st;
 
-	if (las_sys.fstatfs(fd, &st) < 0)
-		return false;
-	switch (st.f_type) {
-	case PROC_SUPER_MAGIC:
-	case SYSFS_MAGIC:
-	case CGROUP_SUPER_MAGIC:
-	case CGROUP2_SUPER_MAGIC:
-	case DEBUGFS_MAGIC:
-	case TRACEFS_MAGIC:
-	case SECURITYFS_MAGIC:
-	case NSFS_MAGIC:
-		return true;
-	default:
-		return false;
-	}
+	/* The first question tells whether there is a server to be spared the second. */
+	return las_file_medium(file) == 0 && !is_known_server(file->device) && las_sys.fstatfs(file->fd, &st) == 0 &&
+	       is_pseudo(&st);
 }
 
 /* Files of disk file systems and block devices always have read_iter and write_iter; others are asked. */
@@ -376,7 +412,7 @@ static int check_rw(struct las_file *file, const struct las_op *op)
 	/* Flags that contradict each other are found out before anything is moved, but only where read_iter is. */
 	if (kernel.tells_iter)
 		return call(file->fd, &iov, 1, at, RWF_APPEND | RWF_NOAPPEND) == -EOPNOTSUPP ? -EINVAL : 0;
-	return is_pseudo(file->fd) ? -EINVAL : 0;
+	return lives_in_pseudo(file) ? -EINVAL : 0;
 }
 
 static int check_nowait(const struct las_file *file)
@@ -385,7 +421,8 @@ static int check_nowait(const struct las_file *file)
 
 	/*
 	 * KERNEL: a file system that never heard of NOWAIT refuses it at io_submit; ext4 did, and lets its buffered
-	 * write report EOPNOTSUPP (test: rwflags.nowait_write_ext4).
+	 * write report EOPNOTSUPP (test:
+	 * request.nowait_write_where_the_file_system_has_none_is_an_event).
 	 */
 	if (las_sys.fstatfs(file->fd, &st) == 0 && st.f_type == EXT4_SUPER_MAGIC)
 		return 0;
@@ -396,8 +433,7 @@ int las_file_check_flags(const struct las_file *file, const struct las_op *op)
 {
 	struct iovec nowhere = { (void *)1, 1 };
 	int special = op->rw_flags & (RWF_ATOMIC | RWF_DONTCACHE);
-	/* At the beginning: some file systems make a file longer before they find that there is nothing to write. */
-	int64_t at = file->stream ? -1 : 0;
+	int64_t at = file->stream ? -1 : op->offset;
 	long err;
 
 	if (!special && !(op->rw_flags & RWF_NOWAIT))
@@ -407,7 +443,7 @@ int las_file_check_flags(const struct las_file *file, const struct las_op *op)
 		return special ? -EOPNOTSUPP : 0;
 	/* The flags are looked at before the buffer, which does not exist: nothing is moved. */
 	if (op->kind == LAS_OP_READ)
-		return las_sys.preadv2(file->fd, &nowhere, 1, at, op->rw_flags) == -EOPNOTSUPP ? -EOPNOTSUPP : 0;
+		return las_sys.preadv2(file->fd, &nowhere, 1, file->stream ? -1 : 0, op->rw_flags) == -EOPNOTSUPP ? -EOPNOTSUPP : 0;
 	if (special && las_sys.pwritev2(file->fd, &nowhere, 1, at, special) == -EOPNOTSUPP)
 		return -EOPNOTSUPP;
 	err = op->rw_flags & RWF_NOWAIT ? las_sys.pwritev2(file->fd, &nowhere, 1, at, RWF_NOWAIT) : 0;
@@ -426,7 +462,7 @@ int las_file_check_op(struct las_file *file, const struct las_op *op)
 bool las_file_fsync_inline(struct las_file *file)
 {
 	/* Whatever has no storage behind it answers at once, most often EINVAL, which io_submit has to report. */
-	return !las_file_bounded(file) || (!S_ISBLK(file->mode) && major(file->device) == 0 && is_pseudo(file->fd));
+	return !las_file_bounded(file) || (!S_ISBLK(file->mode) && major(file->device) == 0 && lives_in_pseudo(file));
 }
 
 int las_file_known_flags(void)
@@ -478,7 +514,7 @@ void las_file_join(struct las_file *file)
 	file->inode = hold->facts.inode;
 	file->mode = hold->facts.mode;
 	file->medium = (enum las_medium)hold->facts.medium;
-	file->looked = file->looked || las_file_bounded(file); /* whether anything else is a stream, nobody has noted */
+	file->looked = true;
 }
 
 int las_file_hold(struct las_file *file, struct las_hold **hold)
@@ -499,6 +535,9 @@ int las_file_hold(struct las_file *file, struct las_hold **hold)
 			err = las_hold_get(file->fd, kind, &file->hold);
 		if (err)
 			return err;
+		/* In an overlay a file's numbers may change, when it is copied up. */
+		if (file->medium != LAS_MEDIUM_STACKED)
+			las_hold_name(file->hold, file->device, file->inode);
 		offer(file);
 	}
 	las_hold_ref(file->hold);

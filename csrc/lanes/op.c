@@ -104,10 +104,10 @@ static long run_poll(const struct las_op *op, int fd)
 }
 
 /*
- * KERNEL: the signal goes to the thread that called io_submit, since the
- * kernel writes there.  A crew thread has all signals blocked; it takes the
- * one that its write raised and sends it to the process (test:
- * signals.sigxfsz_reaches_the_process, signals.sigpipe_reaches_the_process).
+ * KERNEL: signal-to-the-process: the signal goes to the thread that called
+ * io_submit, since the kernel writes there.  A crew thread has all signals
+ * blocked; it takes the one that its write raised and sends it to the process
+ * (tests: guest.sigxfsz_reaches_the_submitter, guest.sigpipe_reaches_the_submitting_thread).
  */
 void las_op_forward_signal(const struct las_op *op, long result)
 {
@@ -122,6 +122,11 @@ void las_op_forward_signal(const struct las_op *op, long result)
 		las_sys.kill((int)las_sys.getpid(), sig);
 }
 
+/*
+ * KERNEL: buffer-unmapped-in-flight: it has pinned the memory of an O_DIRECT
+ * request; here a buffer that is gone is EFAULT (test:
+ * lifetime.buffer_unmapped_in_flight_is_no_crash).
+ */
 static long run_rw(struct las_op *op, int fd)
 {
 	long n;

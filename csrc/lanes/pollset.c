@@ -55,24 +55,10 @@ static struct las_req *named_locked(uint64_t name)
 	return req && req->poll_tag == name >> TAG_SHIFT ? req : NULL;
 }
 
-/*
- * KERNEL: poll-late-mask: it reports what the wake-up named, which is the twin
- * of what was asked for, too.  Sockets name more, and timers and their like
- * have no twins (test: poll.late_event_names_the_wake_ups_bits).
- */
-static uint32_t with_twins(uint32_t events)
-{
-	if (events & (POLLIN | POLLRDNORM))
-		events |= POLLIN | POLLRDNORM;
-	if (events & (POLLOUT | POLLWRNORM))
-		events |= POLLOUT | POLLWRNORM;
-	return events;
-}
-
 static uint32_t events_of(const struct las_req *req)
 {
 	if (req->op.kind == LAS_OP_POLL)
-		return with_twins(req->op.poll_events);
+		return req->op.poll_events;
 	return req->op.kind == LAS_OP_READ ? POLLIN : POLLOUT;
 }
 
@@ -125,14 +111,16 @@ static void serve(struct las_req *req, uint32_t ready)
 	enum las_verdict verdict;
 	long result;
 
+	/*
+	 * KERNEL: poll-late-mask: it reports all bits of the wake-up; epoll passes on those that were asked for (test:
+	 * poll.late_event_may_name_more_than_was_asked_for).
+	 */
 	if (req->op.kind == LAS_OP_POLL) {
-		/* An end or an error wakes without naming bits; then the kernel looks for what was asked for. */
-		if (ready & (POLLHUP | POLLERR | POLLRDHUP))
-			ready &= (uint32_t)req->op.poll_events | POLLHUP | POLLERR;
 		req->owner->complete(req, ready);
 		return;
 	}
-	verdict = las_head_try(&req->op, &file, &result);
+	result = -EBADF; /* if another file has been put on its number */
+	verdict = las_hold_intact(req->file) ? las_head_try(&req->op, &file, &result) : LAS_DONE;
 	if (verdict != LAS_PASS) {
 		las_op_forward_signal(&req->op, result);
 		las_crew_leave_order(req);
@@ -147,6 +135,26 @@ static void serve(struct las_req *req, uint32_t ready)
 	las_crew_push(&list, false);
 }
 
+/* The program has closed the instance under our feet: a new one, and what has lost its file as well goes to the crew. */
+static void start_again_locked(bool closed)
+{
+	struct las_link waited, lost, *l;
+
+	las_list_init(&waited);
+	las_list_init(&lost);
+	las_list_append(&waited, &set.waiting);
+	close_locked();
+	las_unlock(&set.lock);
+	while ((l = las_list_pop(&waited))) {
+		struct las_req *req = las_container_of(l, struct las_req, link);
+
+		if (!closed || las_pollset_add(req) < 0)
+			las_list_push(&lost, l);
+	}
+	las_crew_push(&lost, false);
+	las_lock(&set.lock);
+}
+
 static void wait_and_serve_locked(void)
 {
 	struct epoll_event reports[REPORTS];
@@ -157,6 +165,10 @@ static void wait_and_serve_locked(void)
 	las_unlock(&set.lock);
 	n = las_sys.epoll_pwait(fd, reports, REPORTS, -1, NULL);
 	las_lock(&set.lock);
+	if (las_unlikely(n < 0 && n != -EINTR)) {
+		start_again_locked(n == -EBADF || n == -EINVAL);
+		return;
+	}
 	for (long i = 0; i < n; i++) {
 		ready[i] = named_locked(reports[i].data.u64);
 		if (ready[i])
@@ -232,9 +244,10 @@ int las_pollset_add(struct las_req *req)
 
 	/* epoll knows a file once per descriptor: each request brings its own. */
 	if (las_load_acquire(&req->file->refs) > 1) {
-		err = las_hold_get_unshared(req->file->fd, req->file->kind, &own);
+		err = las_hold_intact(req->file) ? las_hold_get(req->file->fd, req->file->kind, &own) : -EBADF;
 		if (err)
 			return err;
+		las_hold_name(own, req->file->device, req->file->inode);
 		las_hold_put(req->file);
 		req->file = own;
 	}

@@ -44,24 +44,6 @@ static unsigned look(void)
 	return las_native_reap_all() + las_crew_look();
 }
 
-/* Waits for an event that was announced, or for the next look. */
-static void wait_for_event(void)
-{
-	struct epoll_event report;
-	struct las_hold *epoll;
-	uint32_t awake;
-
-	las_lock(&reaper.lock);
-	epoll = reaper.epoll;
-	awake = las_load_relaxed(&reaper.awake); /* changed under the lock when an eventfd comes */
-	las_unlock(&reaper.lock);
-	/* Only this thread closes it, so it stays good without a reference. */
-	if (epoll)
-		las_sys.epoll_pwait(epoll->fd, &report, 1, LOOK_NS / 1000000, NULL);
-	else
-		las_futex_wait(&reaper.awake, awake, las_now_ns() + LOOK_NS);
-}
-
 static void close_eventfd(void)
 {
 	struct las_hold *eventfd, *epoll;
@@ -75,6 +57,24 @@ static void close_eventfd(void)
 		las_hold_put(eventfd);
 	if (epoll)
 		las_hold_put(epoll);
+}
+
+/* Waits for an event that was announced, or for the next look. */
+static void wait_for_event(void)
+{
+	struct epoll_event report;
+	struct las_hold *epoll;
+	uint32_t awake;
+
+	las_lock(&reaper.lock);
+	epoll = reaper.epoll;
+	awake = las_load_relaxed(&reaper.awake); /* changed under the lock when an eventfd comes */
+	las_unlock(&reaper.lock);
+	/* Only this thread closes it, so it stays good without a reference. */
+	if (!epoll)
+		las_futex_wait(&reaper.awake, awake, las_now_ns() + LOOK_NS);
+	else if (las_sys.epoll_pwait(epoll->fd, &report, 1, LOOK_NS / 1000000, NULL) < 0)
+		close_eventfd(); /* the program has closed it under our feet */
 }
 
 /*
@@ -100,6 +100,16 @@ close_epoll:
 	reaper.epoll = NULL;
 }
 
+/* Whether there are holds to be looked at again.  What a server keeps waiting must not keep this thread. */
+static bool close_parked(void)
+{
+	bool left = las_hold_expire(LAS_EXPIRE_QUICK);
+
+	if (las_hold_lingering())
+		las_crew_sweep();
+	return left;
+}
+
 /* Sleeps until somebody watches: false when the thread is to end. */
 static bool sleep_idle(void)
 {
@@ -110,7 +120,7 @@ static bool sleep_idle(void)
 	las_store_release(&reaper.awake, 0);
 	las_fence_seq_cst(); /* clears before it looks; las_reaper_watch adds before it reads */
 	do {
-		parked = las_hold_expire();
+		parked = close_parked();
 		if (look())
 			break;
 		err = las_futex_wait(&reaper.awake, 0, las_now_ns() + (parked ? LAS_LINGER_NS : IDLE_NS));
@@ -139,7 +149,7 @@ static void *thread_main(void *arg)
 				close_eventfd();
 			wait_for_event();
 			if (idle == CLOSE_LOOKS)
-				las_hold_expire();
+				close_parked();
 		}
 	} while (sleep_idle());
 	return NULL;
@@ -148,7 +158,7 @@ static void *thread_main(void *arg)
 static bool see_to_thread_locked(void)
 {
 	if (!reaper.thread) {
-		reaper.thread = las_sys.thread_start(thread_main, NULL) == 0;
+		reaper.thread = !las_crew_is_stranger() && las_sys.thread_start(thread_main, NULL) == 0;
 		/* Not before it is there, or others would rely on it; the thread needs the lock before it clears this. */
 		if (reaper.thread) {
 			las_store_release(&reaper.awake, 1);

@@ -5,13 +5,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
-import sys
 import warnings
 from asyncio import IncompleteReadError
 from collections.abc import Sequence
-from operator import index
 from threading import get_ident
-from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -136,26 +133,18 @@ class AsyncContext(Core):
         return data
 
     async def _read_large(self, fd: FileDescriptorLike, n: int, offset: int, flags: int) -> bytes:
-        if index(n) > sys.maxsize:
-            # ctypes would take the lower half of it.
-            raise OverflowError(f"out of range: n={n}")
         data: bytes = _new_bytes(None, n)
         memory = _from_buffer(_CHARS, data)
         done = 0
         while True:
             # In pieces: a long copy out of the page cache would stop the loop.
             size = min(n - done, _PIECE_BYTES)
-            begin = perf_counter()
             result = self._start(IOCB_CMD_PREAD, fd, memory + done, size, offset + done, flags, memory)
             if result is None:
                 result = await self._host.wait(self, self._last, True)
             else:
-                # Not estimated: into new memory it takes many times as long as into what was used before.
-                credit = self._credit = self._credit - int((perf_counter() - begin) * 1e6)
+                credit = self._credit = self._credit - _CREDIT_PER_REQUEST - (size >> 14)
                 if credit < 0:
-                    if self._fair:
-                        # Many tasks that do this in the same turn are together as bad as one: the others queue.
-                        self._close_quick()
                     await self._turn()
             if result < 0:
                 if not done:

@@ -440,3 +440,15 @@ TEST(two_libraries_in_one_process)
 	CHECK_RET(t_reap_one(ours), 16);
 	CHECK_EQ(dlclose(library), 0);
 }
+
+TEST(empty_ring_and_zero_timeout_still_check_arguments)
+{
+	int expected = DIFFERS("empty-ring-shortcut") ? -EINVAL : 0;
+	struct timespec none = { 0, 0 };
+	io_context_t ctx = t_context(1);
+	struct io_event event;
+
+	CHECK_RET(raw_getevents(ctx, 2, 1, &event, &none), -EINVAL);
+	CHECK_RET(io_getevents(ctx, 2, 1, &event, &none), expected);
+	CHECK_RET(io_getevents(ctx, 0, -1, &event, &none), expected);
+}

@@ -448,3 +448,52 @@ TEST(settle_makes_one_look_enough)
 	CHECK(WIFEXITED(status));
 	CHECK_EQ(WEXITSTATUS(status), 0);
 }
+
+TEST(server_that_answers_nothing_does_not_hold_submit)
+{
+	io_context_t ctx = t_context(8);
+	int fd = t_stall_file("silent", 65536, O_RDWR | O_DIRECT);
+	char *buf = t_pages(8192);
+	struct io_event events[3];
+	struct iocb iocbs[3];
+
+	if (!is_shim())
+		SKIP("n/a: the kernel's io_submit waits for the server (difference submit-returns-first)");
+	CHECK_RET(t_pread(ctx, fd, buf, 4096, 0), 4096);
+	t_sleep_ms(1200); /* what the kernel knows of the file has expired */
+	t_stall_hold_all();
+	io_prep_pread(&iocbs[0], fd, buf, 4096, 0);
+	io_prep_pwrite(&iocbs[1], fd, buf + 4096, 4096, 4096);
+	io_prep_fsync(&iocbs[2], fd);
+	for (int i = 0; i < 3; i++)
+		CHECK_RET(t_submit(ctx, &iocbs[i]), 1);
+	CHECK_RET(t_ring_count(ctx), 0);
+	t_stall_release();
+	t_reap(ctx, 3, events);
+}
+
+/* Closing a file there may take for ever: whoever does it for us, nobody waits for him. */
+TEST(server_that_answers_nothing_does_not_hold_other_files)
+{
+	io_context_t ctx = t_context(8);
+	int slow = t_stall_file("silent", 65536, O_RDWR | O_DIRECT), counter = t_own(eventfd(0, 0));
+	int fd = t_file("data", 65536), direct = t_open("data", O_RDWR | O_DIRECT);
+	char *buf = t_pages(4096);
+	struct iocb iocb;
+
+	CHECK_RET(t_pread(ctx, slow, buf, 4096, 0), 4096);
+	t_stall_hold_all();
+	t_sleep_ms(150); /* what was kept open for the request is let go soon */
+	for (int round = 0; round < 8; round++) {
+		uint64_t count;
+
+		CHECK_EQ(posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED), 0);
+		io_prep_pread(&iocb, round % 2 ? direct : fd, buf, 4096, round * 4096);
+		io_set_eventfd(&iocb, counter);
+		CHECK_RET(t_submit(ctx, &iocb), 1);
+		CHECK_EQ(read(counter, &count, sizeof(count)), sizeof(count));
+		CHECK_RET(t_reap_one(ctx), 4096);
+		t_sleep_ms(10);
+	}
+	t_stall_release();
+}

@@ -304,6 +304,32 @@ TEST(vectors_are_written_in_order)
 	t_check_pattern(back, sizeof(back), 3, 0);
 }
 
+TEST(vector_segments_may_be_empty_and_overlap)
+{
+	io_context_t ctx = t_context(8);
+	int fd = t_file("data", 4096);
+	unsigned char buf[16] = { 0 };
+	struct iovec holes[] = { { NULL, 0 }, { buf, 4 }, { (void *)16, 0 }, { NULL, 0 }, { buf + 4, 4 }, { NULL, 0 } };
+	struct iovec overlap[] = { { buf, 8 }, { buf, 8 }, { buf + 4, 8 } };
+	struct iocb iocb;
+
+	io_prep_preadv(&iocb, fd, holes, 6, 0);
+	CHECK_RET(t_run(ctx, &iocb), 8);
+	t_check_pattern(buf, 8, 0, 0);
+	/* The later segment wins. */
+	io_prep_preadv(&iocb, fd, overlap, 3, 100);
+	CHECK_RET(t_run(ctx, &iocb), 24);
+	t_check_pattern(buf, 4, 0, 108);
+	t_check_pattern(buf + 4, 8, 0, 116);
+	io_prep_pwritev(&iocb, fd, overlap, 3, 200);
+	CHECK_RET(t_run(ctx, &iocb), 24);
+	CHECK_EQ(pread(fd, buf + 8, 8, 208), 8);
+	CHECK(memcmp(buf, buf + 8, 4) == 0);
+	/* Nothing but empty ones. */
+	io_prep_preadv(&iocb, fd, &holes[2], 2, 0);
+	CHECK_RET(t_run(ctx, &iocb), 0);
+}
+
 TEST(vector_of_zero_segments_is_an_event_of_zero)
 {
 	io_context_t ctx = t_context(1);

@@ -346,6 +346,11 @@ void t_stall_release(void)
 	stall_command("release");
 }
 
+void t_stall_hold_all(void)
+{
+	stall_command("hold all");
+}
+
 void t_stall_hold_fsync(void)
 {
 	stall_command("hold fsync");

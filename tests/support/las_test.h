@@ -164,6 +164,8 @@ const char *t_stall(void);
 /* From now on reads, writes and fsyncs are kept waiting, until the release. */
 void t_stall_hold(void);
 void t_stall_hold_fsync(void);
+/* The same, and for what else asks the server: how large a file is, what the file system is, closing. */
+void t_stall_hold_all(void);
 void t_stall_release(void);
 /* From now on each is answered that much later. */
 void t_stall_delay(int ms);

@@ -7,11 +7,13 @@
  *
  *   hold        from now on reads, writes and fsyncs of ordinary files are kept waiting
  *   hold fsync  the same for fsyncs only
+ *   hold all    the same for closing them, and for asking about them or the file system, as well
  *   release     answers all that were kept, in the order in which they came, and keeps no more
  *   delay MS    from now on each of them is answered MS milliseconds after it came (0: at once)
  *
- * Reading it gives four numbers: the requests kept waiting by "hold", and the reads, writes and fsyncs so far.  So a test can prove "this call does not wait for
- * the device" without measuring time: it returns while the file system refuses to answer.
+ * Reading it gives four numbers: the requests kept waiting by "hold", and the reads, writes and fsyncs so far.  So a
+ * test can prove "this call does not wait for the device" without measuring time: it returns while the file system
+ * refuses to answer.
  *
  * One thread reads requests; a request that must wait is remembered, never a blocked thread, so any number of them can
  * wait at once.  A second thread answers what a delay has let ripen.  `lock` guards everything in `fs`.
@@ -42,7 +44,7 @@ struct file {
 	struct timespec mtime;
 };
 
-enum kind { KIND_READ, KIND_WRITE, KIND_FSYNC };
+enum kind { KIND_READ, KIND_WRITE, KIND_FSYNC, KIND_FLUSH, KIND_ATTR, KIND_STATFS, KINDS };
 
 struct waiting {
 	struct waiting *next;
@@ -63,7 +65,7 @@ static struct {
 	struct waiting **queue_end;
 	int holding; /* a set of 1 << enum kind */
 	int held;
-	unsigned long counts[3];
+	unsigned long counts[KINDS];
 	int64_t delay_ms;
 } fs = { .lock = PTHREAD_MUTEX_INITIALIZER, .queue_end = &fs.queue };
 
@@ -156,7 +158,21 @@ static void answer(struct waiting *w)
 		clock_gettime(CLOCK_REALTIME, &file->mtime);
 		fuse_reply_write(w->req, w->size);
 		break;
-	case KIND_FSYNC:
+	case KIND_ATTR: {
+		struct stat st;
+
+		stat_of(w->ino, &st);
+		fuse_reply_attr(w->req, &st, 1.0);
+		break;
+	}
+	case KIND_STATFS: {
+		struct statvfs st = { .f_bsize = 4096, .f_frsize = 4096, .f_blocks = 1 << 20, .f_namemax = 255 };
+
+		st.f_bfree = st.f_bavail = st.f_blocks;
+		fuse_reply_statfs(w->req, &st);
+		break;
+	}
+	default:
 		fuse_reply_err(w->req, 0);
 		break;
 	}
@@ -224,7 +240,7 @@ static void take(fuse_req_t req, fuse_ino_t ino, enum kind kind, const char *dat
 	pthread_mutex_lock(&fs.lock);
 	fs.counts[kind]++;
 	hold = fs.holding >> kind & 1;
-	if (!hold && !fs.delay_ms) {
+	if (!hold && (!fs.delay_ms || kind > KIND_FSYNC)) {
 		answer(w);
 	} else {
 		w->due_ms = hold ? -1 : now_ms() + fs.delay_ms;
@@ -240,8 +256,11 @@ static void command(const char *text)
 {
 	pthread_mutex_lock(&fs.lock);
 	if (!strncmp(text, "hold", 4)) {
-		fs.holding =
-			strstr(text, "fsync") ? 1 << KIND_FSYNC : 1 << KIND_READ | 1 << KIND_WRITE | 1 << KIND_FSYNC;
+		fs.holding = 1 << KIND_READ | 1 << KIND_WRITE | 1 << KIND_FSYNC;
+		if (strstr(text, "fsync"))
+			fs.holding = 1 << KIND_FSYNC;
+		else if (strstr(text, "all"))
+			fs.holding = (1 << KINDS) - 1;
 	} else if (!strncmp(text, "release", 7)) {
 		fs.holding = 0;
 		fs.held = 0;
@@ -355,10 +374,26 @@ static void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi
 	struct stat st;
 
 	(void)fi;
-	pthread_mutex_lock(&fs.lock);
+	if (file_of(ino)) {
+		take(req, ino, KIND_ATTR, NULL, 0, 0);
+		return;
+	}
 	stat_of(ino, &st);
-	pthread_mutex_unlock(&fs.lock);
 	fuse_reply_attr(req, &st, 1.0);
+}
+
+static void op_statfs(fuse_req_t req, fuse_ino_t ino)
+{
+	take(req, ino, KIND_STATFS, NULL, 0, 0);
+}
+
+static void op_flush(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
+{
+	(void)fi;
+	if (file_of(ino))
+		take(req, ino, KIND_FLUSH, NULL, 0, 0);
+	else
+		fuse_reply_err(req, 0);
 }
 
 static void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set, struct fuse_file_info *fi)
@@ -439,6 +474,8 @@ static const struct fuse_lowlevel_ops operations = {
 	.create = op_create,
 	.unlink = op_unlink,
 	.getattr = op_getattr,
+	.statfs = op_statfs,
+	.flush = op_flush,
 	.setattr = op_setattr,
 	.open = op_open,
 	.read = op_read,

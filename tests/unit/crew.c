@@ -4,11 +4,12 @@
 #include <linux/fs.h>
 
 #include "lanes/crew.h"
+#include "lanes/reaper.h"
 #include "libaio_shim.h"
 
 /* Requests of the crew's are writes of one byte here; each comes to the gate of its device. */
 static struct u_gate gates[4] = { U_GATE_OPEN, U_GATE_OPEN, U_GATE_OPEN, U_GATE_OPEN };
-static unsigned runs, running, most_running, wakes, sleeps, starts, start_attempts;
+static unsigned runs, running, most_running, wakes, starts, start_attempts;
 static bool refuse_threads;
 static int files[4];
 
@@ -30,7 +31,8 @@ static long stopped_pwritev2(int fd, const struct iovec *iov, size_t n, int64_t 
 static long counted_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2,
                           uint32_t val3)
 {
-	u_count((op & 0x7f) == 1 /* FUTEX_WAKE */ ? &wakes : &sleeps);
+	if ((op & 0x7f) == 1 /* FUTEX_WAKE */)
+		u_count(&wakes);
 	return u_real.futex(word, op, val, ts, word2, val3);
 }
 
@@ -183,6 +185,19 @@ TEST(without_any_thread_the_pusher_runs_them)
 	refuse_threads = false;
 	CHECK_EQ(push(&owner, 20, 10, 0, true), 0);
 	u_owner_await(&owner, 30);
+}
+
+TEST(what_was_pushed_lazily_runs_though_no_thread_is_to_be_had_any_more)
+{
+	struct las_link list;
+
+	prepare();
+	CHECK(las_reaper_watch());
+	refuse_threads = true;
+	las_list_init(&list);
+	las_list_push(&list, &request(&owner, 0, 0, true)->link);
+	las_crew_push(&list, true);
+	u_owner_await(&owner, 1);
 }
 
 TEST(without_more_threads_the_ones_there_are_do_it_all)
@@ -341,7 +356,7 @@ TEST(what_is_accepted_while_the_process_ends_is_not_waited_for)
 	prepare();
 	before = owed(1, LAS_OP_WRITE, true);
 	thread = t_thread(drain_in_thread, &done);
-	u_await(&sleeps, 1); /* it waits for the first */
+	t_sleep_ms(20);
 	after = owed(2, LAS_OP_WRITE, true);
 	las_crew_paid(before);
 	t_join(thread);

@@ -29,7 +29,7 @@ static bool is_open(int fd)
 
 static void expire_all(void)
 {
-	for (int tries = 0; las_hold_expire(); tries++) {
+	for (int tries = 0; las_hold_expire(LAS_EXPIRE_DUE); tries++) {
 		CHECK(tries < 500);
 		t_sleep_ms(5);
 	}
@@ -112,6 +112,36 @@ TEST(a_closed_descriptor_is_ebadf)
 	CHECK_RET(las_hold_get(999, LAS_HOLD_LOCKS, &hold), -EBADF);
 	CHECK(hold == NULL);
 	CHECK_RET(las_hold_get(-1, LAS_HOLD_PLAIN, &hold), -EBADF);
+}
+
+TEST(a_hold_whose_number_was_given_to_another_file_is_told_and_not_closed)
+{
+	int fd = t_file("file", 10), other = t_file("other", 10);
+	struct las_hold *hold;
+	struct stat st;
+
+	prepare();
+	CHECK_EQ(fstat(fd, &st), 0);
+	hold = get(fd, LAS_HOLD_LOCKS);
+	CHECK(las_hold_intact(hold)); /* nothing is known of it */
+	las_hold_name(hold, st.st_dev, st.st_ino);
+	CHECK(las_hold_intact(hold));
+	CHECK_EQ(dup2(other, hold->fd), hold->fd);
+	CHECK(!las_hold_intact(hold));
+	las_hold_put(hold);
+	CHECK(is_open(hold->fd));
+	CHECK_EQ(close(hold->fd), 0);
+}
+
+TEST(what_a_descriptor_is_is_told_as_fstat_tells_it)
+{
+	int fd = t_file("file", 10);
+	struct stat mine, theirs;
+
+	CHECK_EQ(fstat(fd, &mine), 0);
+	CHECK_EQ(las_sys.fstat(fd, &theirs), 0);
+	CHECK(mine.st_mode == theirs.st_mode && mine.st_dev == theirs.st_dev && mine.st_ino == theirs.st_ino);
+	CHECK_EQ(las_sys.fstat(999, &theirs), -EBADF);
 }
 
 static void limit_descriptors(rlim_t n)
@@ -207,7 +237,7 @@ TEST(closing_a_hold_does_not_drop_the_programs_lock)
 	set_lock(fd, F_WRLCK, 3, 4);
 	las_hold_put(hold);
 	CHECK(locked_for_others("file"));
-	CHECK(las_hold_expire());
+	CHECK(las_hold_expire(LAS_EXPIRE_DUE));
 	CHECK(locked_for_others("file"));
 	set_lock(fd, F_UNLCK, 0, 0);
 	expire_all();

@@ -1,6 +1,7 @@
 /* process.c - forks, signal handlers that call in, and the end of the process, each at the worst moment. */
 #include "unit.h"
 
+#include <setjmp.h>
 #include <sys/syscall.h>
 
 #include "base/fork.h"
@@ -126,6 +127,34 @@ TEST(exit_from_a_handler_inside_a_helped_write_ends_the_process)
 		_exit(3);
 	}
 	must_end(pid, 5);
+}
+
+static sigjmp_buf way_out;
+
+static void jump_out(int sig)
+{
+	siglongjmp(way_out, 1);
+}
+
+TEST(a_handler_that_jumps_out_of_a_helped_write_loses_nothing)
+{
+	io_context_t ctx = crew_context();
+	struct io_event event;
+	struct iocb iocb;
+
+	las_sys.thread_start = slow_thread;
+	las_sys.pwritev2 = raising_pwritev2;
+	handle(jump_out);
+	io_prep_pwrite(&iocb, t_file("written", 4096), "x", 1, 0);
+	CHECK_RET(t_submit(ctx, &iocb), 1);
+	raise_now = 1;
+	if (!sigsetjmp(way_out, 1)) {
+		io_getevents(ctx, 1, 1, &event, NULL);
+		FAIL("no jump");
+	}
+	CHECK_RET(io_getevents(ctx, 1, 1, &event, &(struct timespec){ 5, 0 }), 1);
+	CHECK_EQ(event.res, 1);
+	CHECK_RET(io_destroy(ctx), 0);
 }
 
 static void *submit_for_ever(void *arg)
