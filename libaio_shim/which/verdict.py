@@ -20,7 +20,7 @@ SONAMES = ("libaio.so.1", "libaio.so.1t64")
 # They make system calls for others, or their own AIO has nothing to do with the kernel's.
 LIBC = re.compile(r"(ld-linux.*|ld-musl.*|ld64|libc|libpthread|librt|libdl|libm|libresolv|libnss_.*|libc\.musl.*)[-.]")
 OURS = ("libaio_shim.", "libaio_syscall.", "libaio_trap.")
-NAMED = re.compile(rb"libaio[-\w]*\.so[.\w]*\0")
+NAMED = re.compile(rb"libaio[-\w]*\.so(\.\w+)*\0")
 
 
 @dataclass
@@ -96,7 +96,8 @@ def _linked(item: Object, libraries: Iterable[Object]) -> Iterable[Way]:
 def _strings_that_end_in(data: bytes, pattern: re.Pattern[bytes]) -> set[str]:
     """From the zero byte before to the one that the pattern ends with."""
     found = (data[data.rfind(b"\0", 0, match.start()) + 1 : match.end() - 1] for match in pattern.finditer(data))
-    return {text.decode() for text in found if text.isascii() and text.decode().isprintable()}
+    # Words with a space between are a message, not the name of a file.
+    return {text.decode() for text in found if text.isascii() and text.decode().isprintable() and b" " not in text}
 
 
 def _opened(item: Object) -> Iterable[Way]:

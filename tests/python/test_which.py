@@ -124,6 +124,16 @@ def test_program_that_opens_libaio_by_name(build_dir: Path, which: Which, tmp_pa
         assert name in answer["ways"][0]["detail"]
 
 
+def test_words_that_only_mention_libaio(which: Which, tmp_path: Path, compiled: Compile) -> None:
+    """A message, and a piece of a name to look for in /proc/self/maps, as LVM has one, are nothing to open."""
+    source = tmp_path / "words.c"
+    source.write_text(
+        '#include <stdio.h>\nconst char *const names[] = {"/libaio.so.", "cannot open libaio.so.1"};\n'
+        "int main(int argc, char **argv) { return puts(names[argc & 1]); }\n"
+    )
+    assert which(compiled("words", source=source))["ways"] == []
+
+
 @pytest.mark.parametrize("options", [["-O0"], ["-O2"], ["-O2", "-fno-plt"], ["-O2", "-fcf-protection=full"], ["-Os"]])
 def test_program_that_calls_by_number(
     build_dir: Path, which: Which, compiled: Compile, tmp_path: Path, options: list[str]
