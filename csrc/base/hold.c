@@ -227,7 +227,9 @@ static struct las_hold *share_locked(int fd)
 void las_hold_offer(struct las_hold *hold, const struct las_hold_facts *facts)
 {
 	las_lock(&holds.lock);
-	hold->facts = *facts;
+	if (!hold->offered) /* else somebody may be reading them, and they are the same */
+		hold->facts = *facts;
+	hold->offered = true;
 	holds.offered[hold->from % OFFERED] = hold;
 	las_unlock(&holds.lock);
 }

@@ -43,6 +43,7 @@ struct las_hold {
 	int refs;             /* atomic */
 	int fd;
 	int from;             /* the program's descriptor that was duplicated */
+	bool offered;
 	struct las_hold_facts facts; /* written before the hold can be found */
 	enum las_hold_kind kind;
 	int64_t parked_ns;    /* since when */
