@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <sched.h>
+#include <stdbool.h>
 
 static int possible_cpus(void)
 {
@@ -531,6 +532,25 @@ TEST(ring_made_inaccessible_with_requests_in_flight)
 		t_reap(ctx, 4, events);
 	}
 	t_check_pattern(buf, 4 * 4096, 0, 0);
+}
+
+TEST(ring_has_a_name_in_the_memory_map)
+{
+	io_context_t ctx = t_context(8);
+	FILE *maps = fopen("/proc/self/maps", "r");
+	unsigned long from, to;
+	char line[4200];
+	bool named = false;
+
+	CHECK(maps != NULL);
+	while (fgets(line, sizeof(line), maps))
+		if (sscanf(line, "%lx-%lx", &from, &to) == 2 && from <= (uintptr_t)ctx && (uintptr_t)ctx < to)
+			named = strstr(line, "/[aio]") != NULL;
+	fclose(maps);
+	if (DIFFERS("ring-without-a-name"))
+		CHECK(!named);
+	else
+		CHECK(named);
 }
 
 /* The way checkpoint and restore puts a ring where it was. */
