@@ -82,6 +82,8 @@ static bool wait_native(struct las_ctx *ctx)
 		return false;
 	while (las_native_cancel(native, &ctx->owner, 0))
 		;
+	if (las_crew_is_stranger())
+		return false; /* nor their eventfds: the reaper does */
 	ticket = las_native_try_lead(native);
 	if (!ticket) {
 		las_native_drain(native); /* the leader may have gone for good */
@@ -104,7 +106,8 @@ void las_destroy(struct las_ctx *ctx)
 	 * left to read for.  Appends wait for their turn, which comes as those before them end.
 	 */
 	for (;;) {
-		while ((req = take_queued(&ctx->owner, 0))) {
+		/* In a table of its own this thread would not find their files: then it is left to the crew. */
+		while (!las_crew_is_stranger() && (req = take_queued(&ctx->owner, 0))) {
 			if (las_op_must_finish(&req->op) && req->bounded)
 				las_crew_run(req);
 			else

@@ -323,10 +323,11 @@ static bool carries_posix_lock(int fd)
 
 void las_hold_name(struct las_hold *hold, uint64_t device, uint64_t inode)
 {
-	if (hold->inode) /* shared or parked before: it is the same file */
+	/* Shared or parked before: it is the same file.  Two at once write the same. */
+	if (las_load_acquire(&hold->inode))
 		return;
-	hold->device = device;
-	hold->inode = inode;
+	las_store_relaxed(&hold->device, device);
+	las_store_release(&hold->inode, inode); /* the device before it, for whoever acquires the inode */
 }
 
 /*
@@ -336,10 +337,11 @@ void las_hold_name(struct las_hold *hold, uint64_t device, uint64_t inode)
  */
 bool las_hold_intact(const struct las_hold *hold)
 {
+	uint64_t inode = las_load_acquire(&hold->inode);
 	struct stat st;
 
-	return hold->inode == 0 || (las_sys.fstat(hold->fd, &st) == 0 && st.st_ino == hold->inode &&
-	                            st.st_dev == hold->device);
+	return inode == 0 ||
+	       (las_sys.fstat(hold->fd, &st) == 0 && st.st_ino == inode && st.st_dev == las_load_relaxed(&hold->device));
 }
 
 /* On its list meanwhile, so that a child forked in between closes it too. */

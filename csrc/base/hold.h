@@ -66,7 +66,7 @@ void las_hold_offer(struct las_hold *hold, const struct las_hold_facts *facts);
 struct las_hold *las_hold_find(int fd);
 void las_hold_ref(struct las_hold *hold);
 void las_hold_put(struct las_hold *hold);
-/* Notes what file it is, for las_hold_intact(); before anybody else has the hold. */
+/* Notes what file it is, for las_hold_intact(). */
 void las_hold_name(struct las_hold *hold, uint64_t device, uint64_t inode);
 /*
  * Whether its number still means that file: a program that closes descriptors which it did not open, or puts others

@@ -287,6 +287,34 @@ TEST(thread_with_its_own_table_reaps_for_others)
 	check_untouched("taken", 4096);
 }
 
+static void *destroy_in_own_table(void *arg)
+{
+	CHECK_EQ(unshare(CLONE_FILES), 0);
+	CHECK_RET(io_destroy(arg), 0);
+	return NULL;
+}
+
+TEST(thread_with_its_own_table_destroys_and_all_writes_are_finished)
+{
+	enum { COUNT = 64 };
+	io_context_t ctx = t_context(COUNT);
+	int fd = t_stall_file("destroyed", 0, O_RDWR | O_APPEND);
+	static struct iocb iocbs[COUNT], *list[COUNT];
+	static char block[4096];
+	struct stat st;
+
+	for (int i = 0; i < COUNT; i++) {
+		io_prep_pwrite(&iocbs[i], fd, block, sizeof(block), 0);
+		list[i] = &iocbs[i];
+	}
+	t_stall_delay(2);
+	CHECK_RET(io_submit(ctx, COUNT, list), COUNT);
+	t_join(t_thread(destroy_in_own_table, ctx));
+	t_stall_delay(0);
+	CHECK_EQ(fstat(fd, &st), 0);
+	CHECK_EQ(st.st_size, COUNT * 4096);
+}
+
 static int64_t cpu_ms(void)
 {
 	struct rusage usage;
