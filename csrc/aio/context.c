@@ -209,6 +209,8 @@ static struct las_ctx *look_up(const void *handle)
  * KERNEL: inaccessible-ring: it writes events whatever the program has done to
  * its mapping, and hands them out when that can be read again (test:
  * ring.ring_made_inaccessible_with_requests_in_flight).
+ *
+ * KERNEL: ring-without-a-name: it maps a file called [aio].
  */
 static int map_twice(size_t bytes, char **handle, char **view)
 {
