@@ -121,6 +121,7 @@ static bool sleep_idle(void)
 	las_fence_seq_cst(); /* clears before it looks; las_reaper_watch adds before it reads */
 	do {
 		parked = close_parked();
+		err = 0; /* what is found now is no time-out */
 		if (look())
 			break;
 		err = las_futex_wait(&reaper.awake, 0, las_now_ns() + (parked ? LAS_LINGER_NS : IDLE_NS));

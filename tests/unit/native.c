@@ -40,12 +40,6 @@ static void prepare_reads(int fd, int n)
 	}
 }
 
-static void submit_each(io_context_t ctx, int n)
-{
-	for (int i = 0; i < n; i++)
-		CHECK_RET(t_submit(ctx, &iocbs[i]), 1);
-}
-
 TEST(direct_reads_go_down_with_nowait_and_come_back)
 {
 	io_context_t ctx;
