@@ -141,12 +141,12 @@ class Batch:
             if count != -errno.EINTR:
                 raise_errno(count)
             return
-        words = self._events[: count * 4].tolist()
-        slots = words[::4]
+        slots = self._events[: count * 4 : 4].tolist()
+        values = self._events[2 : count * 4 : 4].tolist()
         if count == len(results) and slots == self._order[:count]:
-            results[:] = words[2::4]
+            results[:] = values
         else:
-            for slot, result in zip(slots, words[2::4], strict=True):
+            for slot, result in zip(slots, values, strict=True):
                 results[slot] = result
         state[:] = [running - count]
 

@@ -161,6 +161,8 @@ class Context:
                 addresses = array("Q", [request._address for request in requests])
                 in_flight.update(zip(addresses, requests, strict=True))
                 result.extend(map(_submit, (ring.handle,), (count,), (_from_buffer(addresses),)))
+            except AttributeError:
+                raise TypeError("requests must be Iocb objects, as the prep_* functions make them") from None
             finally:
                 accepted = result[0] if result else 0
                 if accepted != claimed:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import struct
+import sys
 import warnings
 from asyncio import IncompleteReadError
 from collections.abc import Sequence
+from operator import index
 from threading import get_ident
+from time import perf_counter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -42,9 +45,9 @@ _new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize
     ("PyBytes_FromStringAndSize", ctypes.pythonapi)
 )
 
-# Work that may be done in a row without a loop turn, about half a millisecond of it, in units of a microsecond: 16 KiB
-# take about one, a request as such about three.
-_CREDIT = 512
+# Work that may be done in a row without a loop turn, about a millisecond of it, in units of a microsecond: 16 KiB take
+# about one, a request as such about three.
+_CREDIT = 1024
 _CREDIT_PER_REQUEST = 3
 
 
@@ -63,7 +66,7 @@ class AsyncContext(Core):
     comes.  All others finish first, then the cancellation is raised: nothing is read into or written from a buffer
     of the caller's after that.
 
-    *Fairness.*  Requests that need not wait do not suspend the coroutine.  After about half a millisecond of them one
+    *Fairness.*  Requests that need not wait do not suspend the coroutine.  After about a millisecond of them one
     lets the loop take a turn before it returns, so that a task that reads cached data does not starve the others;
     ``fair=False`` turns that off.
     """
@@ -91,14 +94,14 @@ class AsyncContext(Core):
         """Up to n bytes from ``offset``: fewer at the end of the file, none behind it.  flags: ``os.RWF_*``."""
         if n > SMALL_BYTES:
             return await self._read_large(fd, n, offset, flags)
-        if self._quick_thread == get_ident() and fd.__class__ is int and not flags:
+        thread = get_ident()
+        if self._quick_thread == thread and fd.__class__ is int and not flags:
             # As _start does it, without the calls and what a small read does not need: a third of the cost.
             slot, at, entry, small, address = self._quick
             try:
                 PACK(self._slab, at, 0, fd << 32, address, n, offset)
             except (struct.error, TypeError):
                 raise bad_argument(fd=fd, n=n, offset=offset) from None
-            thread = self._quick_thread
             self._quick_thread = 0
             accepted = submit(self._handle, 1, entry)
             if accepted == 1 and PEEK:
@@ -133,18 +136,27 @@ class AsyncContext(Core):
         return data
 
     async def _read_large(self, fd: FileDescriptorLike, n: int, offset: int, flags: int) -> bytes:
+        if index(n) > sys.maxsize:
+            # ctypes would take the lower half of it.
+            raise OverflowError(f"out of range: n={n}")
         data: bytes = _new_bytes(None, n)
         memory = _from_buffer(_CHARS, data)
         done = 0
         while True:
             # In pieces: a long copy out of the page cache would stop the loop.
             size = min(n - done, _PIECE_BYTES)
+            begin = perf_counter()
             result = self._start(IOCB_CMD_PREAD, fd, memory + done, size, offset + done, flags, memory)
             if result is None:
                 result = await self._host.wait(self, self._last, True)
             else:
-                credit = self._credit = self._credit - _CREDIT_PER_REQUEST - (size >> 14)
+                # Not estimated: into new memory it takes many times as long as into what was used before.  And double,
+                # since the next one may take as long.
+                credit = self._credit = self._credit - int((perf_counter() - begin) * 2e6)
                 if credit < 0:
+                    if self._fair:
+                        # Many tasks that do this in the same turn are together as bad as one: the others queue.
+                        self._close_quick()
                     await self._turn()
             if result < 0:
                 if not done:

@@ -58,6 +58,9 @@ _POINTER_WORD = 3
 _FLAGS_WORD = 7
 _IOCB_WORDS = IOCB_BYTES // 8
 
+# As much as may be submitted at the end of one turn, and a request.
+_TURN_BYTES = 1024 * 1024
+
 # Reads up to this size go into the slot's own memory and are copied from there; larger ones into the result itself.
 SMALL_BYTES = 8 * 1024
 _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
@@ -383,7 +386,9 @@ class Core:
         if self._closed:
             return
         batch: list[Pending] = []
-        while backlog and free:
+        total = 0
+        # Much of what is queued may be in memory after all, and is then copied inside submit: not all in one turn.
+        while backlog and free and total < _TURN_BYTES:
             pending = backlog.popleft()
             opcode, fd, memory, nbytes, offset, flags, _ = pending.arguments or ()
             slot = free.pop()
@@ -393,6 +398,7 @@ class Core:
                 free.append(slot)
                 self._finish(pending, -errno.EINVAL)
                 continue
+            total += nbytes
             self._iocb_addresses[len(batch)] = self._base + slot * IOCB_BYTES
             holders[slot] = pending
             pending.slot = slot

@@ -158,9 +158,9 @@ def test_others_get_their_turn(run: Run[Any], fd: int) -> None:
             await fair.read(fd, BLOCK, 0)
             if steps(fair.read(fd, BLOCK, 0))[0]:
                 pytest.skip("n/a: the head does not read this file system")
-            assert await turns(fair, lambda: fair.read(fd, BLOCK, 0)) >= 5
-            assert await turns(fair, lambda: fair.read_into(fd, bytearray(BLOCK), 0)) >= 5
-            assert await turns(fair, lambda: fair.poll(left, select.POLLOUT)) >= 5
+            assert await turns(fair, lambda: fair.read(fd, BLOCK, 0)) >= 3
+            assert await turns(fair, lambda: fair.read_into(fd, bytearray(BLOCK), 0)) >= 3
+            assert await turns(fair, lambda: fair.poll(left, select.POLLOUT)) >= 3
             assert await turns(unfair, lambda: unfair.read(fd, BLOCK, 0)) == 0
         left.close()
         right.close()
@@ -196,6 +196,23 @@ def test_what_must_wait_shares_a_submit(
                 await until(lambda: ctx.in_flight == 16)
                 assert batches == [1, 15]
             assert b"".join(await asyncio.gather(*tasks)) == payload
+
+    run(main())
+
+
+def test_much_at_once_is_submitted_in_several_turns(
+    run: Run[Any], stall: Stall, stalled_fd: int, payload: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Large reads may be copied inside submit: the loop turns between them."""
+
+    async def main() -> None:
+        async with AsyncContext(32) as ctx:
+            with stall.holding():
+                batches = count_submits(monkeypatch)
+                tasks = [asyncio.ensure_future(ctx.read(stalled_fd, 1 << 20, 0)) for _ in range(4)]
+                await until(lambda: ctx.in_flight == 4)
+                assert batches == [1] * 4
+            assert await asyncio.gather(*tasks) == [payload] * 4
 
     run(main())
 
@@ -414,6 +431,10 @@ def test_errors_are_oserrors(run: Run[Any], fd: int, path: Path) -> None:
                         await ctx.read(**{"fd": fd, "n": 1, "offset": 0, **bad})  # type: ignore[arg-type]
                 with pytest.raises(OverflowError):
                     await ctx.read(fd, 1, 1 << 70)
+                with pytest.raises(OverflowError):
+                    await ctx.read(fd, 1 << 70, 0)
+                with pytest.raises(TypeError):
+                    await ctx.read(fd, 1e6, 0)  # type: ignore[arg-type]
                 with raises_errno(errno.EINVAL):
                     await ctx.read(fd, -1, 0)
                 with pytest.raises(BufferError):
