@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ def version(program: str, *arguments: str) -> str:
     """The first number with a dot that `program ARGUMENTS` prints, or its Debian package's."""
     key = " ".join([program, *arguments])
     if key not in _versions:
-        path = shutil.which(program, path="/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin")
+        path = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
         printed = ""
         if path and arguments:
             done = subprocess.run([path, *arguments], capture_output=True, text=True, check=False)

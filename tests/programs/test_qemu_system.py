@@ -34,7 +34,7 @@ def disk(ext4: Path) -> Path:
 
 
 @tried("qemu-system-x86_64", "-drive aio=native,cache=none,if=virtio", "requests of a virtual disk",
-       version=version("qemu-img", "--version"))  # fmt: skip
+       version=version(PROGRAM, "--version"))  # fmt: skip
 def test_guest_copies_its_disk(side: sides.Side, disk: Path) -> None:
     """What the guest read is what it wrote, and nothing else has changed."""
     before = disk.read_bytes()
