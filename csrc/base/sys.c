@@ -20,8 +20,8 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/uio.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -132,8 +132,8 @@ static long sys_ppoll(struct pollfd *fds, size_t n, const struct timespec *timeo
 
 #ifdef SYS_poll
 	if (is_barred(ret) && !mask)
-		ret = enter(SYS_poll, L(fds), L(n), timeout ? timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000 : -1,
-		            0, 0, 0);
+		ret = enter(SYS_poll, L(fds), L(n),
+		            timeout ? timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000 : -1, 0, 0, 0);
 #endif
 	return ret;
 }
