@@ -599,3 +599,15 @@ def test_a_file_is_what_was_written_to_it(tmp_path_factory: Any, steps: list[tup
     finally:
         os.close(fd)
         path.unlink()
+
+
+def test_what_is_no_request_is_refused(fd: int) -> None:
+    """TypeError; what stood before it in the sequence is not in flight either."""
+    request = prep_pread(fd, bytearray(1), 0)
+    with Context(4) as context:
+        for bad in ([request, 1], [request, None], "x"):
+            with pytest.raises(TypeError, match="prep_"):
+                context.submit(bad)  # type: ignore[arg-type]
+            assert not request.busy
+        assert context.in_flight == 0
+        assert context.submit(request) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import gc
 import multiprocessing
@@ -18,7 +19,8 @@ from pathlib import Path
 import pytest
 from conftest import BLOCK, Stall, in_child
 
-from libaio_shim import Context, prep_poll, prep_pread
+from libaio_shim import Batch, Context, prep_poll, prep_pread
+from libaio_shim.asyncio import AsyncContext
 
 
 def run_python(source: str, *arguments: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
@@ -211,6 +213,26 @@ def test_close_releases_the_gil(stall: Stall, stalled_fd: int) -> None:
     with stall.holding():
         context.submit(prep_pread(stalled_fd, bytearray(1), 0))
         stall.wait_until_held(1)
+        Blocked(context.close, stall.release).lets_others_run()
+
+
+def test_a_batch_releases_the_gil(stall: Stall, stalled_fd: int) -> None:
+    """Waiting for the transfers; and in close for a run of another thread."""
+    with stall.holding(), Batch(stalled_fd, [bytearray(1)]) as batch:
+        Blocked(lambda: batch.run([0]), stall.release).lets_others_run()
+
+
+def test_closing_a_loops_context_releases_the_gil(stall: Stall, stalled_fd: int) -> None:
+    """close waits for what runs, though no loop is there any more."""
+    context = AsyncContext(4)
+
+    async def leave_it() -> None:
+        task = asyncio.ensure_future(context.read(stalled_fd, 1, 0))
+        await asyncio.to_thread(stall.wait_until_held, 1)
+        task.cancel()
+
+    with stall.holding():
+        asyncio.run(leave_it())
         Blocked(context.close, stall.release).lets_others_run()
 
 
