@@ -45,6 +45,7 @@ static void give_up(struct las_req *req)
 /* KERNEL: cancel-of-queued: it can cancel polls only (test: cancel.queued_write_is_cancelled_for_good). */
 long las_cancel(struct las_ctx *ctx, uint64_t obj, struct las_event *result)
 {
+	struct las_native *native = las_load_acquire(&ctx->native); /* pairs with native_of() in submit.c */
 	struct las_req *req = take_queued(&ctx->owner, obj);
 
 	if (!req) {
@@ -54,8 +55,8 @@ long las_cancel(struct las_ctx *ctx, uint64_t obj, struct las_event *result)
 			return -EINPROGRESS;
 		}
 	}
-	if (!req && ctx->native && las_native_cancel(ctx->native, &ctx->owner, obj)) {
-		las_native_drain(ctx->native);
+	if (!req && native && las_native_cancel(native, &ctx->owner, obj)) {
+		las_native_drain(native);
 		return -EINPROGRESS;
 	}
 	if (!req)

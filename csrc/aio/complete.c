@@ -110,7 +110,7 @@ static void wake(struct las_ctx *ctx, struct wake w)
 	if (w.threads)
 		las_futex_wake(&ctx->seq, w.threads);
 	if (w.leader)
-		las_native_kick(ctx->native);
+		las_native_kick(las_load_acquire(&ctx->native));
 }
 
 void las_complete_post(struct las_ctx *ctx, const struct las_event *events, unsigned n, bool by_head)
@@ -126,7 +126,7 @@ void las_complete_post(struct las_ctx *ctx, const struct las_event *events, unsi
 	if (las_unlikely(ctx->waiters && (int32_t)(las_done_count(ctx->slots.done) - ctx->wake_at) >= 0))
 		w = wake_locked(ctx);
 	/* A leader that waits for several in the kernel has counted on this one to come there, and counts anew. */
-	else if (las_unlikely(ctx->leading && las_native_min(ctx->native) > 1))
+	else if (las_unlikely(ctx->leading && las_native_min(las_load_acquire(&ctx->native)) > 1))
 		w.leader = true;
 	las_unlock(&ctx->lock);
 	wake(ctx, w);
@@ -161,7 +161,7 @@ void las_complete_elsewhere(struct las_ctx *ctx)
 	las_add_acq_rel(&ctx->elsewhere, 1);
 	las_fence_seq_cst(); /* adds before it looks for a leader; a leader registers before it looks at elsewhere */
 	if (las_load_relaxed(&ctx->leading))
-		las_native_kick(ctx->native);
+		las_native_kick(las_load_acquire(&ctx->native));
 }
 
 /*

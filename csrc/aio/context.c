@@ -339,7 +339,6 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
 	ctx->thread = NULL;
 	ctx->native = NULL;
 	ctx->wake_at = INT32_MAX;
-	ctx->count_head = ctx->count_all = 0;
 	las_list_init(&ctx->sleepers);
 	las_count(contexts, 1);
 	/* Alive; the release pairs with the acquire in las_ctx_enter.  Subtracted, as late callers come and go. */
@@ -386,7 +385,8 @@ void las_ctx_retire(struct las_ctx *ctx)
 	las_lock(&contexts.lock);
 	contexts.ended_head += ctx->count_head;
 	contexts.ended_all += ctx->count_all;
-	ctx->count_head = ctx->count_all = 0;
+	las_store_relaxed(&ctx->count_head, 0); /* the lock keeps las_ctx_totals from seeing them twice */
+	las_store_relaxed(&ctx->count_all, 0);
 	las_unlock(&contexts.lock);
 	las_complete_release(ctx->reserved);
 	las_or_acq_rel(&ctx->visitors, RETIRED); /* io_destroy is a visitor too: somebody is left to see it */

@@ -223,7 +223,7 @@ static bool goes_bare(struct submission *s, struct las_req *req)
 	}
 	req->bare = true;
 	las_list_init(&refused);
-	las_native_submit(s->ctx->native, &req, 1, must_be_reaped(s->ctx), &refused);
+	las_native_submit(las_load_acquire(&s->ctx->native), &req, 1, must_be_reaped(s->ctx), &refused);
 	return las_list_empty(&refused);
 }
 
@@ -240,6 +240,18 @@ static bool was_misled(struct submission *s, const struct las_req *req)
 		return false;
 	flags = file->flags;
 	return las_file_refresh(file) < 0 || req->turned_away || ((file->flags ^ flags) & O_DIRECT);
+}
+
+/*
+ * O_DIRECT stands for a file or a block device until it is looked at: it may be a pipe in packet mode.  False if
+ * O_NONBLOCK says there that nothing is waited for.
+ */
+static bool may_wait(const struct las_file *file, struct las_op *op)
+{
+	if (!file->stream || !las_op_is_rw(op))
+		return true;
+	op->offset = -1;
+	return !(file->flags & O_NONBLOCK);
 }
 
 /* The kernel would not have it after all; its descriptor is still open.  It is accepted: it runs, here if need be. */
@@ -260,8 +272,11 @@ static void carry_on(struct submission *s, struct las_req *req)
 	    las_file_look(file) == 0 &&
 	    (req->file || las_file_hold(file, &req->file) == 0)) {
 		req->device = (uint32_t)(file->device ^ file->device >> 8);
-		dispatch(s, file, req);
-		return;
+		req->bounded = req->bounded && las_file_bounded(file);
+		if (may_wait(file, &req->op)) {
+			dispatch(s, file, req);
+			return;
+		}
 	}
 	req->owner->complete(req, las_op_run(&req->op, req->fd));
 }
@@ -274,7 +289,7 @@ static void flush_native(struct submission *s)
 	if (s->native_count == 0)
 		return;
 	las_list_init(&refused);
-	las_native_submit(ctx->native, s->native, s->native_count, must_be_reaped(ctx), &refused);
+	las_native_submit(las_load_acquire(&ctx->native), s->native, s->native_count, must_be_reaped(ctx), &refused);
 	las_count(native, s->native_count);
 	s->native_count = 0;
 	while ((l = las_list_pop(&refused)))
@@ -352,14 +367,17 @@ static int enqueue(struct submission *s, struct candidate *c)
 
 	if (enqueue_native(s, c))
 		return 0;
-	err = las_file_refresh(c->file);
+	if (las_unlikely(c->file->assumed))
+		return -EAGAIN; /* no memory for a request, and no good idea of the file */
 	las_file_join(c->file);
-	if (c->tried && c->op.offset >= 0)
-		las_file_recall_kind(c->file);
-	if (!err)
-		err = las_file_look(c->file);
+	err = las_file_look(c->file);
 	if (err)
 		return err;
+	if (!may_wait(c->file, &c->op)) {
+		post(s, c, las_op_run(&c->op, c->file->fd));
+		las_op_fini(&c->op);
+		return 0;
+	}
 	las_file_pin(c->file, &c->op);
 	req = crew_can_help(s) ? make_request(s, c, LAS_LANE_CREW, true) : NULL;
 	if (req) {
@@ -379,13 +397,26 @@ static int enqueue(struct submission *s, struct candidate *c)
 	return 0;
 }
 
+/* Whether the native lane takes a transfer within one block without a look at its file. */
+static bool goes_unseen(struct submission *s)
+{
+	return las_config.lanes & LAS_LANE_NATIVE && !las_load_relaxed(&s->ctx->shared) && native_of(s->ctx);
+}
+
 /* From here on the op may own memory. */
 static int run_or_enqueue(struct submission *s, struct candidate *c)
 {
+	enum las_verdict verdict;
 	long result = 0;
 	int err;
 
-	switch (las_route(&c->op, c->file, &c->tried, &result)) {
+	verdict = las_route(&c->op, c->file, &c->tried, &result);
+	/* Assumed yet: for the kernel to find out, if it gets the request. */
+	if (las_unlikely(verdict == LAS_PASS && c->file->assumed && !goes_unseen(s))) {
+		c->file->checked = false;
+		verdict = las_route(&c->op, c->file, &c->tried, &result);
+	}
+	switch (verdict) {
 	case LAS_DONE:
 		post(s, c, result);
 		las_op_fini(&c->op);

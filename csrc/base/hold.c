@@ -253,14 +253,14 @@ struct las_hold *las_hold_find(int fd)
 	return hold;
 }
 
-int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
+static int get(int fd, enum las_hold_kind kind, bool may_share, struct las_hold **out)
 {
 	struct las_hold *hold = NULL;
 	long dup = 0;
 
 	las_lock(&holds.lock);
 	if (kind != LAS_HOLD_PLAIN && holds.ever_parked) {
-		hold = share_locked(fd);
+		hold = may_share ? share_locked(fd) : NULL;
 		if (hold) {
 			las_unlock(&holds.lock);
 			*out = hold;
@@ -283,6 +283,16 @@ int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
 		las_pool_put(&holds.pool, hold);
 	*out = dup < 0 ? NULL : hold;
 	return dup < 0 ? (int)dup : 0;
+}
+
+int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **out)
+{
+	return get(fd, kind, true, out);
+}
+
+int las_hold_get_unshared(int fd, enum las_hold_kind kind, struct las_hold **out)
+{
+	return get(fd, kind, false, out);
 }
 
 int las_hold_adopt(int fd, struct las_hold **out)

@@ -58,6 +58,8 @@ void las_hold_release(unsigned n);
 
 /* Duplicates fd: 0 and *hold with one reference, or -EBADF, -EMFILE, -ENOMEM. */
 int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **hold);
+/* The same, with a descriptor that no other reference stands for at this moment. */
+int las_hold_get_unshared(int fd, enum las_hold_kind kind, struct las_hold **hold);
 /* Takes over a descriptor of our own (an epoll instance), moving it to a high number; closes it on failure. */
 int las_hold_adopt(int fd, struct las_hold **hold);
 /* Lets others find the hold while it is in use. */

@@ -42,14 +42,13 @@ static uint64_t servers[SERVERS];
 #define RECENT       4
 #define RECENT_TICKS 50000 /* 10 to 50 microseconds, whatever the machine; opening a file on a server takes longer */
 #define DIRECT_TICKS 3000000 /* a millisecond or so: what the kernel checks itself */
-#define KIND_TICKS   3000000 /* a millisecond or so */
 #define RECENT_USES  64    /* assumptions in a row before the flags are read again */
 
 /* Thread-local: what another thread does to a descriptor is as unknown as what this one does outside the library. */
 static _Thread_local struct recent {
 	uint64_t stamp;
-	unsigned uses;
-	struct las_file file; /* fd + 1, so that zeroed memory is nobody's */
+	unsigned uses; /* left; 0, as in the beginning: it is nobody's */
+	struct las_file file;
 } recent[RECENT] LAS_TLS_MODEL;
 
 void las_file_init(void)
@@ -101,13 +100,13 @@ static int read_flags(int fd, int *out)
 static struct recent *recall(int fd, bool alone)
 {
 	struct recent *r = &recent[(unsigned)fd % RECENT];
-	bool checked = alone && r->file.flags & O_DIRECT && !r->file.bare;
 	uint64_t now;
 
-	if (r->file.fd != fd + 1 || r->uses == 0)
+	if (r->file.fd != fd || r->uses == 0)
 		return NULL;
+	r->file.checked = alone && r->file.flags & O_DIRECT && !r->file.bare;
 	now = las_ticks();
-	if (now - r->stamp > (checked ? DIRECT_TICKS : RECENT_TICKS))
+	if (now - r->stamp > (r->file.checked ? DIRECT_TICKS : RECENT_TICKS))
 		return NULL;
 	/* Already now what las_file_remember() would do in a moment: reading the time is dear in virtual machines. */
 	r->stamp = now;
@@ -123,28 +122,9 @@ void las_file_remember(struct las_file *file)
 		return;
 	file->remembered = true;
 	r->file = *file;
-	r->file.fd = file->fd + 1;
 	r->file.hold = NULL;
 	r->uses = RECENT_USES;
 	r->stamp = las_ticks();
-}
-
-/*
- * A read that found no pages goes to the crew, and all that is needed to send
- * it there is the kind of file and where it lives: facts of the last
- * millisecond will do, the flags are read anew.
- */
-void las_file_recall_kind(struct las_file *file)
-{
-	const struct recent *r = &recent[(unsigned)file->fd % RECENT];
-
-	if (file->looked || r->file.fd != file->fd + 1 || !r->file.looked || las_ticks() - r->stamp > KIND_TICKS)
-		return;
-	file->mode = r->file.mode;
-	file->device = r->file.device;
-	file->inode = r->file.inode;
-	file->medium = r->file.medium;
-	file->looked = true;
 }
 
 int las_file_refresh(struct las_file *file)
@@ -154,6 +134,33 @@ int las_file_refresh(struct las_file *file)
 	recent[(unsigned)file->fd % RECENT].uses = 0;
 	*file = (struct las_file){ .fd = file->fd, .hold = file->hold };
 	return read_flags(file->fd, &file->flags);
+}
+
+bool las_file_is_same(const struct las_file *file)
+{
+	struct stat st;
+
+	return file->looked && las_sys.fstat(file->fd, &st) == 0 && st.st_mode == file->mode &&
+	       st.st_dev == file->device && st.st_ino == file->inode;
+}
+
+int las_file_confirm(struct las_file *file)
+{
+	struct las_file was = *file;
+	int err = las_file_refresh(file);
+
+	if (err || !was.assumed || was.flags != file->flags || !las_file_is_same(&was))
+		return err;
+	*file = was;
+	file->assumed = file->checked = file->remembered = false;
+	return 0;
+}
+
+bool las_file_allows(const struct las_file *file, enum las_op_kind kind)
+{
+	int access = file->flags & O_ACCMODE;
+
+	return kind > LAS_OP_WRITE || access == O_RDWR || access == (kind == LAS_OP_READ ? O_RDONLY : O_WRONLY);
 }
 
 static struct las_file *in_batch(struct las_batch *batch, int fd)
@@ -194,7 +201,6 @@ int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 	file = place(batch);
 	if (r) {
 		*file = r->file;
-		file->fd = fd;
 		file->assumed = true;
 	} else {
 		*file = (struct las_file){ .fd = fd, .flags = flags };
@@ -245,13 +251,6 @@ int las_file_look(struct las_file *file)
 bool las_file_direct(const struct las_file *file)
 {
 	return file->flags & O_DIRECT;
-}
-
-bool las_file_allows(const struct las_file *file, enum las_op_kind kind)
-{
-	int access = file->flags & O_ACCMODE;
-
-	return access == O_RDWR || access == (kind == LAS_OP_READ ? O_RDONLY : O_WRONLY);
 }
 
 bool las_file_anonymous(const struct las_file *file)
@@ -433,7 +432,8 @@ int las_file_check_flags(const struct las_file *file, const struct las_op *op)
 {
 	struct iovec nowhere = { (void *)1, 1 };
 	int special = op->rw_flags & (RWF_ATOMIC | RWF_DONTCACHE);
-	int64_t at = file->stream ? -1 : op->offset;
+	/* At the beginning: some file systems make a file longer before they find that there is nothing to write. */
+	int64_t at = file->stream ? -1 : 0;
 	long err;
 
 	if (!special && !(op->rw_flags & RWF_NOWAIT))
@@ -443,7 +443,7 @@ int las_file_check_flags(const struct las_file *file, const struct las_op *op)
 		return special ? -EOPNOTSUPP : 0;
 	/* The flags are looked at before the buffer, which does not exist: nothing is moved. */
 	if (op->kind == LAS_OP_READ)
-		return las_sys.preadv2(file->fd, &nowhere, 1, file->stream ? -1 : 0, op->rw_flags) == -EOPNOTSUPP ? -EOPNOTSUPP : 0;
+		return las_sys.preadv2(file->fd, &nowhere, 1, at, op->rw_flags) == -EOPNOTSUPP ? -EOPNOTSUPP : 0;
 	if (special && las_sys.pwritev2(file->fd, &nowhere, 1, at, special) == -EOPNOTSUPP)
 		return -EOPNOTSUPP;
 	err = op->rw_flags & RWF_NOWAIT ? las_sys.pwritev2(file->fd, &nowhere, 1, at, RWF_NOWAIT) : 0;
@@ -514,7 +514,7 @@ void las_file_join(struct las_file *file)
 	file->inode = hold->facts.inode;
 	file->mode = hold->facts.mode;
 	file->medium = (enum las_medium)hold->facts.medium;
-	file->looked = true;
+	file->looked = file->looked || las_file_bounded(file); /* whether anything else is a stream, nobody has noted */
 }
 
 int las_file_hold(struct las_file *file, struct las_hold **hold)

@@ -8,11 +8,12 @@
  * Between batches only a guess is kept, per thread and for microseconds: a
  * descriptor that the head lane used a moment ago is assumed to be the same
  * file.  The program may have put another one under the number meanwhile; so
- * an assumption serves the head lane only, where a wrong one costs time and
- * no correctness, and is checked before the request goes anywhere else - but
- * for one: what the native lane used a moment ago, and is O_DIRECT, goes down
- * to the kernel as such.  The kernel looks at the descriptor itself, and a
- * request that it does not take is looked at afresh.
+ * an assumption may only let the head lane go ahead, and only a success that
+ * it had there counts.  Whatever else comes of it is asked once more of the
+ * file as it is (lanes/route.c): what a wrong assumption costs is time.  One
+ * exception: what the native lane used a moment ago, and is O_DIRECT, goes
+ * down to the kernel as such.  The kernel looks at the descriptor itself, and
+ * a request that it does not take is begun afresh.
  */
 #ifndef LAS_LANES_FILE_H
 #define LAS_LANES_FILE_H
@@ -39,7 +40,8 @@ struct las_file {
 	int flags;              /* F_GETFL */
 	uint32_t mode;          /* st_mode, once looked */
 	uint64_t device, inode; /* once looked */
-	bool assumed;           /* the flags are a moment old; las_file_refresh() makes sure */
+	bool assumed;           /* all of this is a moment old; las_file_refresh() makes sure */
+	bool checked;           /* assumed, but the kernel will look itself: good enough for the native lane */
 	bool remembered;        /* all that is known here so far */
 	bool looked;
 	bool stream;            /* has no position; found by the first ESPIPE, or by looking */
@@ -61,10 +63,16 @@ void las_batch_fini(struct las_batch *batch);
 
 /* 0, or -EBADF. */
 int las_batch_file(struct las_batch *batch, int fd, struct las_file **file);
-/* Reads the flags if they were assumed: 0 or -EBADF. */
+/* Reads the flags if they were assumed, and forgets the rest: 0 or -EBADF. */
 int las_file_refresh(struct las_file *file);
+/* The same, but what was found out about it stays known if it is still the same inode, opened alike. */
+int las_file_confirm(struct las_file *file);
+/* Whether an assumed file is on the inode that it was on: the cheapest question, and enough for whatever moves bytes. */
+bool las_file_is_same(const struct las_file *file);
 /* The head lane has used it: the next batch of this thread may assume. */
 void las_file_remember(struct las_file *file);
+/* Whether it was opened for ops of this kind. */
+bool las_file_allows(const struct las_file *file, enum las_op_kind kind);
 /* Fills mode, device, inode and stream: 0 or -errno. */
 int las_file_look(struct las_file *file);
 /* The same for a descriptor that has to be an eventfd: also -EINVAL.  Nothing about it is assumed. */
@@ -90,12 +98,8 @@ void las_file_pin(const struct las_file *file, struct las_op *op);
 void las_file_init(void);
 
 bool las_file_direct(const struct las_file *file);
-/* Whether it was opened for reading, or for writing. */
-bool las_file_allows(const struct las_file *file, enum las_op_kind kind);
 /* Once looked: of the one inode that eventfds, timerfds and their like share. */
 bool las_file_anonymous(const struct las_file *file);
-/* For a regular file that was just read without success: its kind as of a millisecond ago, if that is known. */
-void las_file_recall_kind(struct las_file *file);
 /* Looks, and asks where it lives: 0 or -errno.  Not for streams and directories. */
 int las_file_medium(struct las_file *file);
 /* Once looked: requests on it end in finite time. */

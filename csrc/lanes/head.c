@@ -55,15 +55,6 @@ static enum las_verdict refused(struct las_op *op, struct las_file *file, long e
 	return LAS_PASS;
 }
 
-/* Reads the flags of a file that was assumed: false, and io_submit's error, if it cannot be used for this op. */
-static bool was_opened_for(const struct las_op *op, struct las_file *file, long *result)
-{
-	*result = las_file_refresh(file);
-	if (*result == 0 && !las_file_allows(file, op->kind))
-		*result = -EBADF;
-	return *result == 0;
-}
-
 static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *result)
 {
 	if (file->stream && op->offset >= 0 && !becomes_stream(op, file, result))
@@ -80,14 +71,13 @@ static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *r
 			*result = las_op_result(op, n);
 			return LAS_DONE;
 		}
-		if (las_unlikely(file->assumed)) {
-			if (!was_opened_for(op, file, result))
+		if (las_head_doubts(file, n) && op->done == 0) {
+			/* A file that would block was asked rightly, once is enough. */
+			if (n != -EAGAIN)
+				return LAS_PASS;
+			*result = las_file_confirm(file);
+			if (*result)
 				return LAS_REFUSE;
-			if (las_file_direct(file))
-				return LAS_PASS;
-			if (n == -EAGAIN)
-				return LAS_PASS;
-			continue;
 		}
 		switch (n) {
 		case -EAGAIN:
@@ -139,12 +129,8 @@ enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *
 	las_predict_begin(&guess, file);
 	*result = las_op_run(op, file->fd);
 	las_predict_end(&guess, file, op);
-	if (las_unlikely(*result < 0 && file->assumed)) {
-		/* The number may be another file's by now: again, with what that is. */
-		if (!was_opened_for(op, file, result))
-			return LAS_REFUSE;
-		return las_file_direct(file) || file->flags & O_APPEND ? LAS_PASS : las_head_try(op, file, result);
-	}
+	if (las_head_doubts(file, *result))
+		return LAS_PASS;
 	if (las_unlikely(*result == -EINVAL)) {
 		int check = las_file_check_op(file, op); /* a file without such an operation, hugetlbfs for one */
 

@@ -8,14 +8,26 @@
 #ifndef LAS_LANES_HEAD_H
 #define LAS_LANES_HEAD_H
 
+#include <errno.h>
+
+#include "base/atomic.h"
 #include "lanes/file.h"
 #include "lanes/op.h"
 
 enum las_verdict {
 	LAS_DONE,   /* *result is the event's */
-	LAS_PASS,   /* the next lane's turn; op->done may have grown */
+	LAS_PASS,   /* the next lane's turn, or the assumed file has to be confirmed; op->done may have grown */
 	LAS_REFUSE, /* *result is io_submit's error */
 };
+
+/*
+ * An error of an assumed file says little and is LAS_PASS, with nothing moved.  Not so EFBIG: SIGXFSZ has been raised,
+ * and once is enough.
+ */
+static inline bool las_head_doubts(const struct las_file *file, long result)
+{
+	return las_unlikely(file->assumed && result < 0 && result != -EFBIG);
+}
 
 /* Runs the op plainly, because it is predicted not to block, and notes how long it took: LAS_DONE or LAS_REFUSE. */
 enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *result);

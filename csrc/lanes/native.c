@@ -298,6 +298,8 @@ static struct las_req *claim(const struct las_event *event)
 
 	if (event->data == KICK)
 		return NULL;
+	/* Acquire: pairs with prepare(), as the language has it; the kernel's own barriers had ordered it before. */
+	(void)las_load_acquire(&req->phase);
 	req->result = event->res;
 	/* Acquire and release: the result to the submitter, or the submitter's last writes to us. */
 	return __atomic_exchange_n(&req->phase, PHASE_FOUND, __ATOMIC_ACQ_REL) == PHASE_DOWN ? NULL : req;
@@ -554,12 +556,13 @@ void las_native_raise(int eventfd)
 static void prepare(struct las_native *native, struct las_req *req, int reaper_fd)
 {
 	encode(req, reaper_fd);
-	las_store_relaxed(&req->phase, PHASE_DOWN); /* other threads see it after the system call */
 	if (req->op.kind == LAS_OP_POLL) {
 		las_lock(&native->lock);
 		las_list_push(&native->polls, &req->link);
 		las_unlock(&native->lock);
 	}
+	/* Release: all of the request to whoever claims it, though only the system call lets anybody find it. */
+	las_store_release(&req->phase, PHASE_DOWN);
 }
 
 /*

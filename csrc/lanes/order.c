@@ -101,13 +101,18 @@ static bool is_sync(enum las_op_kind kind)
 	return kind == LAS_OP_FSYNC || kind == LAS_OP_FDSYNC;
 }
 
+bool las_order_idle(void)
+{
+	/* Relaxed: the caller's own earlier requests are seen in program order, others' have no order to keep. */
+	return las_load_relaxed(&table.live) == 0;
+}
+
 bool las_order_busy(const struct las_file *file, enum las_op_kind kind)
 {
 	const struct las_order *o;
 	bool busy;
 
-	/* Relaxed: the caller's own earlier requests are seen in program order, others' have no order to keep. */
-	if (las_load_relaxed(&table.live) == 0)
+	if (las_order_idle())
 		return false;
 	las_lock(&table.lock);
 	o = find_locked(file);
@@ -226,7 +231,7 @@ struct las_req *las_order_take(const struct las_owner *owner, uint64_t obj)
 {
 	struct las_req *req = NULL;
 
-	if (las_load_relaxed(&table.live) == 0) /* as in las_order_busy */
+	if (las_order_idle())
 		return NULL;
 	las_lock(&table.lock);
 	for (unsigned b = 0; b < BUCKETS && !req; b++) {

@@ -24,6 +24,8 @@ void las_order_init(void);
 
 /* Whether an op of this kind on this file (looked at already) would have to wait. */
 bool las_order_busy(const struct las_file *file, enum las_op_kind kind);
+/* A hint without a look at any file: nothing has an order to keep. */
+bool las_order_idle(void);
 /*
  * Gives the request its place; in_line: it belongs to a line.  1 if it may go
  * on to a lane, 0 if it waits here now, -ENOMEM if there is no memory to keep

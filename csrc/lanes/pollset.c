@@ -55,10 +55,24 @@ static struct las_req *named_locked(uint64_t name)
 	return req && req->poll_tag == name >> TAG_SHIFT ? req : NULL;
 }
 
+/*
+ * KERNEL: poll-late-mask: it reports what the wake-up named, which is the twin
+ * of what was asked for, too.  Sockets name more, and timers and their like
+ * have no twins (test: poll.late_event_names_the_wake_ups_bits).
+ */
+static uint32_t with_twins(uint32_t events)
+{
+	if (events & (POLLIN | POLLRDNORM))
+		events |= POLLIN | POLLRDNORM;
+	if (events & (POLLOUT | POLLWRNORM))
+		events |= POLLOUT | POLLWRNORM;
+	return events;
+}
+
 static uint32_t events_of(const struct las_req *req)
 {
 	if (req->op.kind == LAS_OP_POLL)
-		return req->op.poll_events;
+		return with_twins(req->op.poll_events);
 	return req->op.kind == LAS_OP_READ ? POLLIN : POLLOUT;
 }
 
@@ -116,6 +130,9 @@ static void serve(struct las_req *req, uint32_t ready)
 	 * poll.late_event_may_name_more_than_was_asked_for).
 	 */
 	if (req->op.kind == LAS_OP_POLL) {
+		/* An end or an error wakes without naming bits; then the kernel looks for what was asked for. */
+		if (ready & (POLLHUP | POLLERR | POLLRDHUP))
+			ready &= (uint32_t)req->op.poll_events | POLLHUP | POLLERR;
 		req->owner->complete(req, ready);
 		return;
 	}
@@ -244,7 +261,7 @@ int las_pollset_add(struct las_req *req)
 
 	/* epoll knows a file once per descriptor: each request brings its own. */
 	if (las_load_acquire(&req->file->refs) > 1) {
-		err = las_hold_intact(req->file) ? las_hold_get(req->file->fd, req->file->kind, &own) : -EBADF;
+		err = las_hold_intact(req->file) ? las_hold_get_unshared(req->file->fd, req->file->kind, &own) : -EBADF;
 		if (err)
 			return err;
 		las_hold_name(own, req->file->device, req->file->inode);

@@ -4,6 +4,12 @@
  * The order of questions is what it costs to ask them: what the flags tell,
  * then a try that does work if it succeeds, and only then system calls that
  * do nothing but tell.
+ *
+ * An assumed file (lanes/file.h) may be another one by now, of another kind.
+ * It goes the straight way of a plain transfer, where the kernel itself finds
+ * out most of what would be wrong; if it has not succeeded there, it is
+ * confirmed, and all questions are asked again.  One for the device is passed
+ * on if the kernel's own AIO is going to find out the rest (`checked`).
  */
 #include "lanes/route.h"
 
@@ -14,6 +20,7 @@
 
 #include "base/atomic.h"
 #include "base/config.h"
+#include "lanes/native.h"
 #include "lanes/order.h"
 #include "lanes/pollset.h"
 #include "lanes/predictor.h"
@@ -45,6 +52,9 @@ static bool may_guess(struct las_op *op, struct las_file *file)
 {
 	if (!(las_config.lanes & LAS_LANE_HEAD) || las_config.inline_mode == LAS_INLINE_NEVER || file->stream ||
 	    op->rw_flags & RWF_NOWAIT || is_durable(file, op))
+		return false;
+	/* Nothing but the inode tells that it still is where nothing blocks, and has such an operation. */
+	if (file->assumed && (file->medium == LAS_MEDIUM_UNKNOWN || !las_file_is_same(file)))
 		return false;
 	return las_file_medium(file) == 0 && las_predict(file, op);
 }
@@ -81,6 +91,18 @@ static enum las_verdict route_read(struct las_op *op, struct las_file *file, boo
 	return verdict;
 }
 
+/*
+ * O_DIRECT stands for a file or a block device, and is not asked what it can do.  It might be a pipe in packet mode:
+ * that matters when others wait in line there, or if a part could be moved; what the kernel refuses is looked at in
+ * aio/submit.c.
+ */
+static int check(const struct las_op *op, struct las_file *file)
+{
+	if (!las_file_direct(file) || op->rw_flags & RWF_NOWAIT)
+		return las_file_check_op(file, op);
+	return las_order_idle() && !las_native_needs_hold(op) ? 0 : las_file_look(file);
+}
+
 static enum las_verdict route_rw(struct las_op *op, struct las_file *file, bool *tried, long *result)
 {
 	bool append = las_route_is_append(file, op);
@@ -111,10 +133,9 @@ static enum las_verdict route_rw(struct las_op *op, struct las_file *file, bool 
 		verdict = route_write(op, file, append, result);
 	else
 		verdict = route_read(op, file, tried, result);
-	if (verdict != LAS_PASS)
+	if (verdict != LAS_PASS || file->assumed)
 		return verdict;
-	/* O_DIRECT stands for a file or a block device; the others are looked at. */
-	*result = las_file_direct(file) && !(op->rw_flags & RWF_NOWAIT) ? 0 : las_file_check_op(file, op);
+	*result = check(op, file);
 	if (*result)
 		return LAS_REFUSE;
 	if (file->stream) /* the check may have found that out */
@@ -143,7 +164,27 @@ static enum las_verdict route_poll(struct las_op *op, struct las_file *file, lon
 	return verdict;
 }
 
-enum las_verdict las_route(struct las_op *op, struct las_file *file, bool *tried, long *result)
+/* Whether an assumption is good enough to begin with; a write may have others before it that wait. */
+static bool may_assume(const struct las_op *op, const struct las_file *file)
+{
+	if (!las_op_is_rw(op) || op->bytes == 0 || op->rw_flags || !(las_config.lanes & LAS_LANE_HEAD))
+		return false;
+	if (waits_for_device(file) && (!file->checked || las_native_needs_hold(op)))
+		return false;
+	if (op->kind == LAS_OP_READ && !file->checked)
+		return true;
+	return (file->looked || file->checked) && !las_route_is_append(file, op) && !is_durable(file, op) &&
+	       las_order_idle();
+}
+
+static int confirm(const struct las_op *op, struct las_file *file)
+{
+	int err = las_file_confirm(file);
+
+	return !err && !las_file_allows(file, op->kind) ? -EBADF : err;
+}
+
+static enum las_verdict route(struct las_op *op, struct las_file *file, bool *tried, long *result)
 {
 	switch (op->kind) {
 	case LAS_OP_FSYNC:
@@ -154,4 +195,29 @@ enum las_verdict las_route(struct las_op *op, struct las_file *file, bool *tried
 	default:
 		return route_rw(op, file, tried, result);
 	}
+}
+
+static bool stands(const struct las_file *file, enum las_verdict verdict, long result)
+{
+	if (!file->assumed)
+		return true;
+	if (verdict == LAS_PASS)
+		return file->checked;
+	return verdict == LAS_DONE && !las_head_doubts(file, result);
+}
+
+enum las_verdict las_route(struct las_op *op, struct las_file *file, bool *tried, long *result)
+{
+	enum las_verdict verdict;
+
+	if (las_likely(!file->assumed))
+		return route(op, file, tried, result);
+	if (may_assume(op, file)) {
+		verdict = route(op, file, tried, result);
+		if (las_likely(stands(file, verdict, *result)))
+			return verdict;
+		*tried = false;
+	}
+	*result = confirm(op, file);
+	return *result ? LAS_REFUSE : route(op, file, tried, result);
 }

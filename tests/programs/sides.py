@@ -122,6 +122,12 @@ def maps(pid: int) -> str:
     return Path(f"/proc/{pid}/maps").read_text()
 
 
+def listens(path: Path) -> bool:
+    """Whether a server takes connections at this socket, which exists a moment earlier."""
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return any(words[-1] == str(path) and words[3] == "00010000" for words in lines)
+
+
 def fresh_directory(mounts: filesystems.Mounts, variable: str, kind: str) -> Iterator[Path]:
     base = mounts.env.get(variable)
     if not base:

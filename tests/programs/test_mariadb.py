@@ -42,6 +42,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     done = subprocess.run(
         [*words, "--skip-test-db", f"--user={os.environ.get('USER', 'root')}"],
+        env=os.environ | {"TMPDIR": str(directory.parent)},  # a server that starts removes what others have in theirs
         capture_output=True,
         text=True,
         check=False,
@@ -84,6 +85,7 @@ def serving(side: sides.Side, refuse: Path, data: Path) -> Iterator[Server]:
     words = [needs.program("mariadbd"), "--no-defaults", f"--datadir={data}", f"--socket={socket}", "--skip-networking"]
     words += [
         "--user=root",
+        f"--tmpdir={data.parent}",
         "--innodb-flush-method=O_DIRECT",
         "--innodb-buffer-pool-size=8M",
         "--innodb-use-native-aio=1",
@@ -168,7 +170,7 @@ def test_backup_under_load_can_be_restored(
     copy = ext4 / "copy"
 
     def backup(*words: str) -> sides.Ran:
-        command = [program, "--no-defaults", f"--target-dir={copy}", "--innodb-use-native-aio=1", *words]
+        command = [program, "--no-defaults", f"--target-dir={copy}", f"--tmpdir={ext4}", *words]
         return side.run(command, before=[refuse, "io_uring", "ENOSYS"]).check()
 
     with serving(kernel, refuse, data) as server:

@@ -165,7 +165,7 @@ def served(side: sides.Side, image: Path) -> Iterator[tuple[str, subprocess.Pope
     socket = image.parent / "socket"
     server = side.start(["qemu-nbd", "--aio=native", "--cache=none", "-f", "raw", "-t", "-e", "4", "-k", socket, image])
     try:
-        sides.wait_until(lambda: socket.exists() or server.poll() is not None)
+        sides.wait_until(lambda: sides.listens(socket) or server.poll() is not None)
         assert server.poll() is None, server.communicate()[1]
         yield f"nbd+unix:///?socket={socket}", server
     finally:

@@ -69,7 +69,7 @@ def serving(side: sides.Side, directory: Path) -> Iterator[tuple[Monitor, subpro
     process = side.start([program, "--chardev", f"socket,id=qmp,path={path},server=on,wait=off", "--monitor",
                           "chardev=qmp"])  # fmt: skip
     try:
-        sides.wait_until(lambda: path.exists() or process.poll() is not None)
+        sides.wait_until(lambda: sides.listens(path) or process.poll() is not None)
         assert process.poll() is None, process.communicate()[1]
         monitor = Monitor(path)
         yield monitor, process

@@ -21,7 +21,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("LIBAIO_SHIM_BUILD") or ROOT / "build").resolve()
-TIMEOUT_S = 60
+# Longer runs are asked for in milliseconds of stress, or in rounds of fuzzing.
+TIMEOUT_S = 60 + int(os.environ.get("LAS_STRESS_MS", "0")) // 500 + int(os.environ.get("LAS_FUZZ_ROUNDS", "0")) // 100
 SKIPPED = 77
 
 

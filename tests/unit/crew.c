@@ -9,7 +9,7 @@
 
 /* Requests of the crew's are writes of one byte here; each comes to the gate of its device. */
 static struct u_gate gates[4] = { U_GATE_OPEN, U_GATE_OPEN, U_GATE_OPEN, U_GATE_OPEN };
-static unsigned runs, running, most_running, wakes, starts, start_attempts;
+static unsigned runs, running, most_running, wakes, sleeps, starts, start_attempts;
 static bool refuse_threads;
 static int files[4];
 
@@ -31,8 +31,7 @@ static long stopped_pwritev2(int fd, const struct iovec *iov, size_t n, int64_t 
 static long counted_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2,
                           uint32_t val3)
 {
-	if ((op & 0x7f) == 1 /* FUTEX_WAKE */)
-		u_count(&wakes);
+	u_count((op & 0x7f) == 1 /* FUTEX_WAKE */ ? &wakes : &sleeps);
 	return u_real.futex(word, op, val, ts, word2, val3);
 }
 
@@ -356,7 +355,7 @@ TEST(what_is_accepted_while_the_process_ends_is_not_waited_for)
 	prepare();
 	before = owed(1, LAS_OP_WRITE, true);
 	thread = t_thread(drain_in_thread, &done);
-	t_sleep_ms(20);
+	u_await(&sleeps, 1); /* it waits for the first */
 	after = owed(2, LAS_OP_WRITE, true);
 	las_crew_paid(before);
 	t_join(thread);

@@ -302,8 +302,7 @@ static void jump(int sig)
 }
 
 static long interrupted_getevents(uintptr_t handle, long min, long nr, struct las_event *events,
-                                  struct timespec *timeout,
-                           const sigset_t *mask)
+                                  struct timespec *timeout, const sigset_t *mask)
 {
 	static unsigned calls;
 
@@ -584,4 +583,92 @@ TEST(without_a_thread_to_spare_nothing_waits_for_one_in_the_hidden_ring)
 	CHECK_EQ(read(efd, &count, sizeof(count)), sizeof(count));
 	t_reap(ctx, 1, &event);
 	CHECK_EQ(event.res, 4096);
+}
+
+/* ---- the reaper ---- */
+
+static unsigned naps;
+
+static long counted_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2,
+                          uint32_t val3)
+{
+	if ((op & 0x7f) == 9 /* FUTEX_WAIT_BITSET */)
+		u_count(&naps);
+	return u_real.futex(word, op, val, ts, word2, val3);
+}
+
+static long counted_ppoll(struct pollfd *fds, size_t n, const struct timespec *timeout, const sigset_t *mask)
+{
+	u_count(&naps);
+	return u_real.ppoll(fds, n, timeout, mask);
+}
+
+TEST(the_reaper_naps_between_its_looks)
+{
+	io_context_t ctx;
+	struct iocb polls[20];
+	int ends[2], event = t_own(eventfd(0, EFD_NONBLOCK));
+
+	f_install();
+	las_sys.futex = counted_futex;
+	las_sys.ppoll = counted_ppoll;
+	ctx = t_context(32);
+	u_pipe(ends);
+	/* It gets an eventfd of its own for these, and has closed it again when the last ones come. */
+	for (int i = 0; i < 20; i++) {
+		unsigned before;
+		int64_t start;
+
+		io_prep_poll(&polls[i], ends[0], POLLIN);
+		if (i % 2 == 0)
+			io_set_eventfd(&polls[i], event);
+		CHECK_RET(t_submit(ctx, &polls[i]), 1);
+		before = u_counted(&naps);
+		start = t_now_ms();
+		t_sleep_ms(10);
+		/* A look each millisecond is what it promises; a thread that spins makes a thousand. */
+		CHECK(u_counted(&naps) - before < 50 + 10 * (t_now_ms() - start));
+		f_finish(hidden, i, POLLIN);
+		t_reap_one(ctx);
+		t_sleep_ms(1 + i % 4);
+	}
+}
+
+TEST(a_program_that_only_peeks_sees_native_events)
+{
+	io_context_t ctx;
+	struct iocb poll;
+	int ends[2];
+
+	f_install();
+	ctx = t_context(4);
+	u_pipe(ends);
+	for (int i = 0; i < 5; i++) {
+		io_prep_poll(&poll, ends[0], POLLIN);
+		CHECK_RET(t_submit(ctx, &poll), 1);
+		f_finish(hidden, i, POLLIN);
+		t_ring_wait(ctx, 1);
+		t_ring(ctx)->head = t_ring(ctx)->tail;
+	}
+}
+
+TEST(a_program_that_only_peeks_is_served_as_soon_as_a_thread_can_be_had)
+{
+	io_context_t ctx;
+	struct iocb polls[2];
+	int ends[2];
+
+	f_install();
+	las_sys.thread_start = u_refuse_thread;
+	ctx = t_context(4);
+	u_pipe(ends);
+	io_prep_poll(&polls[0], ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &polls[0]), 1);
+	f_finish(hidden, 0, POLLIN);
+	las_sys.thread_start = u_real.thread_start;
+	io_prep_poll(&polls[1], ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &polls[1]), 1);
+	t_ring_wait(ctx, 1);
+	f_finish(hidden, 1, POLLIN);
+	t_ring_wait(ctx, 2);
 }

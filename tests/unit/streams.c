@@ -303,3 +303,27 @@ TEST(a_failed_wait_leaves_no_descriptor_behind)
 		t_sleep_ms(10);
 	}
 }
+
+TEST(polls_of_one_file_wait_apart_once_files_have_carried_locks)
+{
+	io_context_t ctx = context(4);
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	struct iocb first, second, sync;
+	struct io_event event;
+	int file = t_file("file", 10), ends[2];
+
+	/* From now on holds are shared; epoll would take one descriptor for both polls. */
+	CHECK_EQ(fcntl(file, F_SETLK, &lock), 0);
+	io_prep_fsync(&sync, file);
+	CHECK_RET(t_submit(ctx, &sync), 1);
+	CHECK_EQ(t_reap_one(ctx), 0);
+	u_pipe(ends);
+	io_prep_poll(&first, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &first), 1);
+	io_prep_poll(&second, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &second), 1);
+	CHECK_RET(io_cancel(ctx, &second, &event), -EINPROGRESS);
+	CHECK_EQ(t_reap_one(ctx), 0);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	CHECK_EQ(t_reap_one(ctx), POLLIN);
+}

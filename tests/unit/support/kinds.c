@@ -213,6 +213,32 @@ static int open_orphan_writer(struct k_file *file)
 	return make_pipe(file, false, false, true);
 }
 
+/* O_DIRECT makes packets of what is written; it has nothing to do with a device. */
+static int open_packet_pipe(struct k_file *file)
+{
+	int fd = make_pipe(file, true, true, false);
+
+	CHECK_EQ(fcntl(file->beside, F_SETFL, O_DIRECT | O_NONBLOCK), 0);
+	CHECK_EQ(fcntl(fd, F_SETFL, O_DIRECT | O_NONBLOCK), 0);
+	return fd;
+}
+
+static int open_empty_packet_pipe(struct k_file *file)
+{
+	int fd = make_pipe(file, true, false, false);
+
+	CHECK_EQ(fcntl(fd, F_SETFL, O_DIRECT | O_NONBLOCK), 0);
+	return fd;
+}
+
+static int open_packet_pipe_writer(struct k_file *file)
+{
+	int fd = make_pipe(file, false, false, false);
+
+	CHECK_EQ(fcntl(fd, F_SETFL, O_DIRECT | O_NONBLOCK), 0);
+	return fd;
+}
+
 static int make_sockets(struct k_file *file, int type, bool filled)
 {
 	int ends[2];
@@ -342,6 +368,9 @@ const struct k_kind k_kinds[] = {
 	{ "orphan_reader", open_orphan_reader },
 	{ "pipe_writer", open_pipe_writer },
 	{ "orphan_writer", open_orphan_writer },
+	{ "packet_pipe", open_packet_pipe },
+	{ "empty_packet_pipe", open_empty_packet_pipe },
+	{ "packet_pipe_writer", open_packet_pipe_writer },
 	{ "socket", open_socket },
 	{ "empty_socket", open_empty_socket },
 	{ "datagram", open_datagram },
