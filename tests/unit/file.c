@@ -82,7 +82,7 @@ TEST(a_batch_of_many_files_forgets_the_oldest_and_leaks_no_hold)
 		las_hold_put(holds[i]);
 	}
 	las_batch_fini(&batch);
-	for (int tries = 0; las_hold_expire(); tries++)
+	for (int tries = 0; las_hold_expire(LAS_EXPIRE_DUE); tries++)
 		t_sleep_ms(5);
 	CHECK_EQ(t_count_fds(), before);
 }
