@@ -148,7 +148,8 @@ static bool shows_ring(const struct las_ctx *ctx, const struct las_ring *at)
 	uint32_t id = ctx->id;
 	bool same;
 
-	if (view == ctx->slots.handle) /* there is one view only, and it has gone with the program's */
+	/* There is one view only, and it has gone with the program's; or it is ours, which is nobody's handle. */
+	if (view == ctx->slots.handle || at == view)
 		return false;
 	/* The id is no use to a program. */
 	las_store_relaxed(&view->id, ~id);

@@ -75,7 +75,7 @@ static enum las_verdict try_rw(struct las_op *op, struct las_file *file, long *r
 			/* A file that would block was asked rightly, once is enough. */
 			if (n != -EAGAIN)
 				return LAS_PASS;
-			*result = las_file_confirm(file);
+			*result = las_file_refresh(file);
 			if (*result)
 				return LAS_REFUSE;
 		}

@@ -125,10 +125,6 @@ static void serve(struct las_req *req, uint32_t ready)
 	enum las_verdict verdict;
 	long result;
 
-	/*
-	 * KERNEL: poll-late-mask: it reports all bits of the wake-up; epoll passes on those that were asked for (test:
-	 * poll.late_event_may_name_more_than_was_asked_for).
-	 */
 	if (req->op.kind == LAS_OP_POLL) {
 		/* An end or an error wakes without naming bits; then the kernel looks for what was asked for. */
 		if (ready & (POLLHUP | POLLERR | POLLRDHUP))

@@ -438,6 +438,30 @@ TEST(number_of_a_direct_file_is_another_file_at_the_next_call)
 	}
 }
 
+TEST(number_of_a_file_in_memory_is_a_proc_file_at_the_next_call)
+{
+	io_context_t ctx = t_context(8);
+	int proc = t_open("/proc/self/cmdline", O_RDONLY);
+	struct iocb iocb;
+	char byte;
+
+	for (int round = 0; round < 50; round++) {
+		int fd = t_own(memfd_create("memory", MFD_CLOEXEC)), ret;
+
+		CHECK_EQ(write(fd, "x", 1), 1);
+		for (int i = 0; i < 3; i++)
+			CHECK_RET(t_pread(ctx, fd, &byte, 1, 0), 1);
+		CHECK_EQ(dup2(proc, fd), fd);
+		io_prep_pread(&iocb, fd, &byte, 1, 0);
+		ret = t_submit(ctx, &iocb);
+		if (ret == 1 && DIFFERS("number-of-another-file"))
+			CHECK_RET(t_reap_one(ctx), 1);
+		else
+			CHECK_RET(ret, -EINVAL);
+		t_close(fd);
+	}
+}
+
 TEST(number_of_a_direct_file_is_a_pipe_at_the_next_call)
 {
 	io_context_t ctx = t_context(8);
