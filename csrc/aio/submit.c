@@ -369,7 +369,6 @@ static int enqueue(struct submission *s, struct candidate *c)
 		return 0;
 	if (las_unlikely(c->file->assumed))
 		return -EAGAIN; /* no memory for a request, and no good idea of the file */
-	las_file_join(c->file);
 	err = las_file_look(c->file);
 	if (err)
 		return err;

@@ -75,6 +75,8 @@ void las_hold_name(struct las_hold *hold, uint64_t device, uint64_t inode);
  * on their numbers, takes ours away, and nothing may be written into what it has put there.
  */
 bool las_hold_intact(const struct las_hold *hold);
+/* The same, asked more cheaply where the program's descriptor still is of the same open file. */
+bool las_hold_intact_for_reading(const struct las_hold *hold);
 enum las_expire {
 	LAS_EXPIRE_QUICK, /* only those that can be closed without asking a server, which may not answer */
 	LAS_EXPIRE_DUE,   /* all whose time has come */

@@ -267,7 +267,7 @@ static long run(struct las_req *req)
 	uint64_t start;
 	long result;
 
-	if (las_unlikely(!las_hold_intact(req->file)))
+	if (las_unlikely(!(req->op.kind == LAS_OP_READ ? las_hold_intact_for_reading : las_hold_intact)(req->file)))
 		return -EBADF;
 	if (las_unlikely(req->flags & O_DIRECT) && las_op_is_rw(&req->op))
 		return run_direct(req);

@@ -235,6 +235,8 @@ int las_file_look(struct las_file *file)
 	err = las_file_refresh(file);
 	if (err < 0)
 		return err;
+	if (!file->looked)
+		las_file_join(file);
 	if (file->looked)
 		return 0;
 	err = stat_file(file);
