@@ -113,7 +113,7 @@ def test_what_is_cached_does_not_suspend(run: Run[Any], fd: int, payload: bytes)
     """A request that the head finished resolves within the call: the coroutine never reaches the loop."""
 
     async def main() -> None:
-        async with AsyncContext() as ctx:
+        async with AsyncContext(fair=False) as ctx:
             before = stats()
             await ctx.read(fd, BLOCK, 0)
             if stats().head == before.head:
