@@ -24,9 +24,9 @@
 #include "lanes/file.h"
 #include "lanes/native.h"
 #include "lanes/op.h"
+#include "lanes/order.h"
 #include "lanes/pollset.h"
 #include "lanes/predictor.h"
-#include "lanes/order.h"
 #include "libaio_shim.h"
 
 #define EXPORT __attribute__((visibility("default")))

@@ -14,8 +14,8 @@
 #include "base/stats.h"
 #include "lanes/crew.h"
 #include "lanes/native.h"
-#include "lanes/pollset.h"
 #include "lanes/order.h"
+#include "lanes/pollset.h"
 
 #define PATIENCE_NS ((int64_t)10 * 1000 * 1000) /* between two looks for requests that have come back to a queue */
 

@@ -24,13 +24,13 @@
 #include "base/sys.h"
 #include "base/umem.h"
 
-#define PAGE_BYTES   ((size_t)4096)
-#define CHUNK_BYTES  ((size_t)1 << 20)
-#define SIZES        20       /* powers of two of pages: up to 2 GiB */
-#define FIRST_TABLE  256
-#define RETIRED      0x80000000u /* in visitors */
-#define KEEP_PAGES   4        /* pages of a free ring that keep their memory */
-#define ALWAYS_ROOM  65536    /* events that any context may have: the kernel's default for the whole system */
+#define PAGE_BYTES ((size_t)4096)
+#define CHUNK_BYTES ((size_t)1 << 20)
+#define SIZES 20 /* powers of two of pages: up to 2 GiB */
+#define FIRST_TABLE 256
+#define RETIRED 0x80000000u /* in visitors */
+#define KEEP_PAGES 4        /* pages of a free ring that keep their memory */
+#define ALWAYS_ROOM 65536   /* events that any context may have: the kernel's default for the whole system */
 
 struct entry {
 	const void *handle; /* written last, release */
@@ -335,7 +335,8 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
 	ctx->slots.pages = pages;
 	las_ring_init(&ctx->slots, ctx->id);
 	ctx->reserved = n;
-	ctx->waiters = ctx->settlers = ctx->settling = ctx->elsewhere = ctx->unwaited = ctx->notifying = ctx->helped = 0;
+	ctx->waiters = ctx->settlers = ctx->settling = ctx->elsewhere = 0;
+	ctx->unwaited = ctx->notifying = ctx->helped = 0;
 	ctx->leading = ctx->shared = false;
 	ctx->thread = NULL;
 	ctx->native = NULL;

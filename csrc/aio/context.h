@@ -32,8 +32,8 @@ struct las_ctx {
 	struct las_link link; /* free list of its size; guarded by the table's lock */
 	struct las_slots slots;
 	uint32_t id;
-	uint32_t reserved;    /* requests promised by the pools */
-	bool moved;           /* the program has moved its ring; guarded by the table's lock */
+	uint32_t reserved; /* requests promised by the pools */
+	bool moved;        /* the program has moved its ring; guarded by the table's lock */
 
 	uint32_t busy LAS_LINE_ALIGNED; /* atomic, a futex for io_destroy */
 	uint32_t visitors;              /* atomic */
@@ -42,17 +42,17 @@ struct las_ctx {
 	uint32_t elsewhere;             /* atomic: accepted requests that are with the crew or the poll set */
 
 	struct las_native *native LAS_LINE_ALIGNED; /* borrowed at the first need; written once, release */
-	const void *thread;   /* the first that used the context */
-	bool shared;          /* others did too; relaxed, set once */
-	uint32_t helped;      /* waits in a row in which its only thread ran a request itself; a hint */
-	uint32_t unwaited;    /* io_submit calls since somebody waited; a hint */
-	uint32_t notifying;   /* atomic: requests with the kernel that carry an eventfd */
+	const void *thread;                         /* the first that used the context */
+	bool shared;                                /* others did too; relaxed, set once */
+	uint32_t helped;    /* waits in a row in which its only thread ran a request itself; a hint */
+	uint32_t unwaited;  /* io_submit calls since somebody waited; a hint */
+	uint32_t notifying; /* atomic: requests with the kernel that carry an eventfd */
 
 	struct las_lock lock LAS_LINE_ALIGNED; /* guards the ring's tail and all below */
-	uint32_t waiters;      /* threads asleep in io_getevents, or about to be; atomic to read */
-	uint32_t wake_at;      /* completed count that the first of them waits for */
-	uint32_t seq;          /* they sleep on it */
-	bool leading;          /* one of them sleeps in the kernel instead, for the native lane; atomic to read */
+	uint32_t waiters;                      /* threads asleep in io_getevents, or about to be; atomic to read */
+	uint32_t wake_at;                      /* completed count that the first of them waits for */
+	uint32_t seq;                          /* they sleep on it */
+	bool leading;             /* one of them sleeps in the kernel instead, for the native lane; atomic to read */
 	struct las_link sleepers; /* waits that can only be woken by a descriptor (io_pgetevents) */
 	uint64_t count_head, count_all;
 

@@ -86,8 +86,8 @@ static void write_line(void)
 	             "{\"libaio_shim\":\"" LAS_VERSION "\",\"pid\":%ld,\"program\":\"%s\",\"contexts\":%llu,"
 	             "\"submitted\":%llu,\"head\":%llu,\"native\":%llu,\"crew\":%llu,\"polled\":%llu,"
 	             "\"helped\":%llu,\"cancelled\":%llu,\"threads\":%llu}\n",
-	             las_sys.getpid(), name, N(contexts), N(submitted), N(head), N(native), N(crew), N(polled), N(helped),
-	             N(cancelled), N(threads));
+	             las_sys.getpid(), name, N(contexts), N(submitted), N(head), N(native), N(crew), N(polled),
+	             N(helped), N(cancelled), N(threads));
 #undef N
 	fd = las_sys.openat(AT_FDCWD, las_config.stats_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
 	if (fd < 0)

@@ -11,8 +11,8 @@
 #include "base/sys.h"
 #include "base/umem.h"
 
-#define MAX_RW_BYTES  0x7ffff000u /* what one read or write moves at most, MAX_RW_COUNT */
-#define USER_END      0x7ffffffff000u /* no buffer ends above it, TASK_SIZE_MAX of 48-bit addresses */
+#define MAX_RW_BYTES 0x7ffff000u /* what one read or write moves at most, MAX_RW_COUNT */
+#define USER_END 0x7ffffffff000u /* no buffer ends above it, TASK_SIZE_MAX of 48-bit addresses */
 
 int las_request_check(const struct las_iocb *iocb)
 {

@@ -4,8 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
-#define PAGE_BYTES  4096u
-#define KERNEL_MAX  (0x10000000u / sizeof(struct las_event)) /* fs/aio.c: "prevent overflows" */
+#define PAGE_BYTES 4096u
+#define KERNEL_MAX (0x10000000u / sizeof(struct las_event)) /* fs/aio.c: "prevent overflows" */
 
 int las_ring_size(unsigned n, unsigned cpus, uint32_t *nr, uint32_t *pages)
 {

@@ -25,9 +25,9 @@
 #include "base/atomic.h"
 
 struct las_slots {
-	struct las_ring *view;    /* the library's mapping */
-	struct las_ring *handle;  /* the program's mapping: its io_context_t */
-	uint32_t nr;              /* slots; the copy in the ring is the program's to spoil */
+	struct las_ring *view;   /* the library's mapping */
+	struct las_ring *handle; /* the program's mapping: its io_context_t */
+	uint32_t nr;             /* slots; the copy in the ring is the program's to spoil */
 	uint32_t pages;
 	uint32_t accepted LAS_LINE_ALIGNED; /* requests ever accepted, less those withdrawn; atomic */
 	uint64_t done LAS_LINE_ALIGNED;     /* completed << 32 | tail; written under the context's lock */

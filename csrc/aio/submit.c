@@ -33,22 +33,23 @@
 #include "base/umem.h"
 #include "lanes/crew.h"
 #include "lanes/native.h"
+#include "lanes/order.h"
 #include "lanes/pollset.h"
 #include "lanes/predictor.h"
 #include "lanes/reaper.h"
 #include "lanes/route.h"
-#include "lanes/order.h"
 
-#define UNWAITED 4 /* submissions in a row without a wait, more than its depth, that make a program one that only peeks */
+#define UNWAITED \
+	4 /* submissions in a row without a wait, more than its depth, that make a program one that only peeks */
 
 #define READAHEAD_BYTES (128 * 1024) /* what a NOWAIT read starts to read at most, as disks are set up by default */
-#define HELPED          4            /* waits in a row in which the caller ran what it had submitted */
+#define HELPED 4                     /* waits in a row in which the caller ran what it had submitted */
 
 struct submission {
 	struct las_ctx *ctx;
 	struct las_batch files, eventfds;
-	uint32_t raises[LAS_BATCH_FILES]; /* events posted for eventfds.files[i] that it was not told of */
-	struct las_link crew;             /* requests to push at the end */
+	uint32_t raises[LAS_BATCH_FILES];         /* events posted for eventfds.files[i] that it was not told of */
+	struct las_link crew;                     /* requests to push at the end */
 	struct las_req *native[LAS_NATIVE_BATCH]; /* requests for the kernel */
 	unsigned native_count;
 	bool quiet;
@@ -64,7 +65,7 @@ struct candidate {
 	uint64_t obj;         /* the program's address of it */
 	struct las_file *file, *eventfd;
 	struct las_op op;
-	bool tried;           /* NOWAIT found no pages, and has started to read them */
+	bool tried; /* NOWAIT found no pages, and has started to read them */
 };
 
 static void flush_raises(struct submission *s)
@@ -177,7 +178,8 @@ static int16_t priority_of_thread(struct submission *s)
 static void dispatch(struct submission *s, struct las_file *file, struct las_req *req)
 {
 	/* All eventfds, timerfds and their like share one inode, and have no order among them to keep. */
-	bool in_line = las_op_is_rw(&req->op) && ((file->stream && !las_file_anonymous(file)) || las_route_is_append(file, &req->op));
+	bool in_line = las_op_is_rw(&req->op) &&
+	               ((file->stream && !las_file_anonymous(file)) || las_route_is_append(file, &req->op));
 
 	req->priority = priority_of_thread(s);
 	req->pollable = !req->bounded && !file->refuses_nowait;
@@ -269,8 +271,7 @@ static void carry_on(struct submission *s, struct las_req *req)
 	req->lane = LAS_LANE_CREW;
 	req->owner->moved(req);
 	if (crew_can_help(s) && las_batch_file(&s->files, req->fd, &file) == 0 && las_file_refresh(file) == 0 &&
-	    las_file_look(file) == 0 &&
-	    (req->file || las_file_hold(file, &req->file) == 0)) {
+	    las_file_look(file) == 0 && (req->file || las_file_hold(file, &req->file) == 0)) {
 		req->device = (uint32_t)(file->device ^ file->device >> 8);
 		req->bounded = req->bounded && las_file_bounded(file);
 		if (may_wait(file, &req->op)) {

@@ -29,8 +29,8 @@
 #include "lanes/reaper.h"
 
 #define LOOK_AGAIN_NS ((int64_t)500 * 1000 * 1000)
-#define LOOK_NS       ((int64_t)1000 * 1000) /* the same without a reaper, which would look that often */
-#define MOST 0x40000000u /* events that a wait counts with; no ring has so many, and differences stay signed */
+#define LOOK_NS ((int64_t)1000 * 1000) /* the same without a reaper, which would look that often */
+#define MOST 0x40000000u   /* events that a wait counts with; no ring has so many, and differences stay signed */
 #define SETTLED UINT32_MAX /* no number: until nothing settles, or one more event has come */
 
 /* Notes that somebody sleeps until `missing` more have completed; ctx->lock is held. */

@@ -22,7 +22,7 @@ enum {
 	LAS_CMD_PWRITEV = 8,
 };
 
-#define LAS_FLAG_RESFD  1u
+#define LAS_FLAG_RESFD 1u
 #define LAS_FLAG_IOPRIO 2u
 
 struct las_iocb {

@@ -22,14 +22,14 @@
 #include "base/pool.h"
 #include "base/sys.h"
 
-#define HIGH_FD 4096    /* duplicates are numbered from here where the limit allows */
-#define LOCK_RANGES 16  /* locks of others that are looked past before a file counts as locked */
-#define OFFERED     64  /* places for holds that can be found, by number */
+#define HIGH_FD 4096   /* duplicates are numbered from here where the limit allows */
+#define LOCK_RANGES 16 /* locks of others that are looked past before a file counts as locked */
+#define OFFERED 64     /* places for holds that can be found, by number */
 
 static struct {
 	struct las_lock lock;
-	struct las_link live;   /* holds with references, and those that are being closed */
-	struct las_link parked; /* holds without, whose file carries a POSIX lock */
+	struct las_link live;         /* holds with references, and those that are being closed */
+	struct las_link parked;       /* holds without, whose file carries a POSIX lock */
 	unsigned nparked, nlingering; /* those of servers among them; also read without the lock, as hints */
 	bool ever_parked;
 	struct las_hold *offered[OFFERED]; /* the latest of that number, until it is closed */
@@ -142,7 +142,8 @@ static long duplicate(int fd)
 
 	/* The program may have lowered its limit below the base, or filled the numbers above it. */
 	if (dup == -EINVAL || dup == -EMFILE)
-		dup = las_sys.fcntl(fd, F_DUPFD_CLOEXEC, STDERR_FILENO + 1); /* whoever closes those is about to open them */
+		dup = las_sys.fcntl(fd, F_DUPFD_CLOEXEC,
+		                    STDERR_FILENO + 1); /* whoever closes those is about to open them */
 	return dup;
 }
 
@@ -350,8 +351,8 @@ bool las_hold_intact(const struct las_hold *hold)
 	uint64_t inode = las_load_acquire(&hold->inode);
 	struct stat st;
 
-	return inode == 0 ||
-	       (las_sys.fstat(hold->fd, &st) == 0 && st.st_ino == inode && st.st_dev == las_load_relaxed(&hold->device));
+	return inode == 0 || (las_sys.fstat(hold->fd, &st) == 0 && st.st_ino == inode &&
+	                      st.st_dev == las_load_relaxed(&hold->device));
 }
 
 /* Fooled only by a program that has put one other file both on its own number and on ours. */

@@ -32,9 +32,9 @@ enum las_hold_kind {
 /* What is known of the open file, for those who find the hold. */
 struct las_hold_facts {
 	uint64_t device, inode;
-	uint32_t mode;   /* st_mode */
-	int flags;       /* F_GETFL, as of then */
-	int medium;      /* enum las_medium */
+	uint32_t mode; /* st_mode */
+	int flags;     /* F_GETFL, as of then */
+	int medium;    /* enum las_medium */
 	bool is_eventfd;
 };
 
@@ -42,11 +42,11 @@ struct las_hold {
 	struct las_link link; /* all holds, or the parked ones; guarded by the module's lock */
 	int refs;             /* atomic */
 	int fd;
-	int from;             /* the program's descriptor that was duplicated */
+	int from; /* the program's descriptor that was duplicated */
 	bool offered;
 	struct las_hold_facts facts; /* written before the hold can be found */
 	enum las_hold_kind kind;
-	int64_t parked_ns;    /* since when */
+	int64_t parked_ns;      /* since when */
 	uint64_t device, inode; /* what it was when it was made; an inode of 0: not noted */
 };
 

@@ -14,7 +14,7 @@ struct las_link {
 	struct las_link *next, *prev;
 };
 
-#define las_container_of(ptr, type, member) ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+#define las_container_of(ptr, type, member) ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 static inline void las_list_init(struct las_link *l)
 {

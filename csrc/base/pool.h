@@ -16,11 +16,11 @@
 #include "base/lock.h"
 
 struct las_pool {
-	struct las_lock lock; /* guards all below */
-	size_t object_bytes;  /* a multiple of 8, at least two pointers */
-	void *free;           /* chain through each object's first word */
+	struct las_lock lock;    /* guards all below */
+	size_t object_bytes;     /* a multiple of 8, at least two pointers */
+	void *free;              /* chain through each object's first word */
 	char *fresh, *fresh_end; /* the chunk that is being cut */
-	void *rest;           /* what was left of earlier ones */
+	void *rest;              /* what was left of earlier ones */
 	size_t mapped, promised; /* objects */
 };
 

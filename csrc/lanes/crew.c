@@ -35,36 +35,36 @@
 #include "base/futex.h"
 #include "base/lock.h"
 #include "base/stats.h"
-#include "lanes/order.h"
 #include "base/ticks.h"
+#include "lanes/order.h"
 #include "lanes/pollset.h"
 #include "lanes/predictor.h"
 #include "lanes/reaper.h"
 
-#define IDLE_NS       ((int64_t)2 * 1000 * 1000 * 1000) /* a thread without work for this long ends */
-#define NAPS          4       /* short ones before a long rest: holds may be parked just after the work */
+#define IDLE_NS ((int64_t)2 * 1000 * 1000 * 1000) /* a thread without work for this long ends */
+#define NAPS 4 /* short ones before a long rest: holds may be parked just after the work */
 #define IMPATIENCE_NS ((int64_t)100 * 1000 * 1000)
-#define WARM_MAX      16      /* threads that wait for pages of one device which are being read already */
-#define STUCK_TICKS   3000000 /* a millisecond or so without one of them being taken calls one more */
-#define DEVICES       64      /* buckets: devices that share one share its threads */
-#define NEAR          8   /* how far las_crew_take_near looks */
+#define WARM_MAX 16         /* threads that wait for pages of one device which are being read already */
+#define STUCK_TICKS 3000000 /* a millisecond or so without one of them being taken calls one more */
+#define DEVICES 64          /* buckets: devices that share one share its threads */
+#define NEAR 8              /* how far las_crew_take_near looks */
 #define AFFINITY_BYTES 1024
 
 struct bucket {
-	struct las_link link;  /* in its class's waiting, while anything queues here */
+	struct las_link link; /* in its class's waiting, while anything queues here */
 	struct las_link queue;
-	unsigned running;      /* threads that run requests of it */
-	uint64_t taken;        /* warm: ticks when the last one was */
+	unsigned running; /* threads that run requests of it */
+	uint64_t taken;   /* warm: ticks when the last one was */
 };
 
 struct crew_class {
-	struct las_lock lock; /* guards all below but the words' futex use */
+	struct las_lock lock;    /* guards all below but the words' futex use */
 	struct las_link waiting; /* buckets whose queue is not empty, the next one's turn first */
-	unsigned queued; /* requests in all of them; also read without the lock, as a hint */
+	unsigned queued;         /* requests in all of them; also read without the lock, as a hint */
 	unsigned threads, idle, max;
-	bool called;     /* a woken or new thread is on its way */
-	uint32_t word;   /* idle threads sleep on it; changed for each call */
-	unsigned share;  /* threads that one device may take */
+	bool called;                       /* a woken or new thread is on its way */
+	uint32_t word;                     /* idle threads sleep on it; changed for each call */
+	unsigned share;                    /* threads that one device may take */
 	struct bucket buckets[2][DEVICES]; /* cold, warm */
 } LAS_LINE_ALIGNED;
 

@@ -20,9 +20,9 @@
 #include "base/lock.h"
 #include "lanes/req.h"
 
-#define LAS_CREW_BOUNDED_MAX   256
+#define LAS_CREW_BOUNDED_MAX 256
 #define LAS_CREW_UNBOUNDED_MAX 4096
-#define LAS_CREW_DEVICE_SHARE  192
+#define LAS_CREW_DEVICE_SHARE 192
 
 void las_crew_init(void);
 

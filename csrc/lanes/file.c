@@ -35,14 +35,14 @@ static struct {
 	bool tells_iter;                  /* RWF_APPEND|RWF_NOAPPEND: EINVAL if the file has read_iter (Linux 6.9) */
 } kernel;
 
-#define SERVERS      8
+#define SERVERS 8
 /* Devices known to be file systems of a server; a word each, read and written whole.  0: unused. */
 static uint64_t servers[SERVERS];
 
-#define RECENT       4
-#define RECENT_TICKS 50000 /* 10 to 50 microseconds, whatever the machine; opening a file on a server takes longer */
+#define RECENT 4
+#define RECENT_TICKS 50000   /* 10 to 50 microseconds, whatever the machine; opening a file on a server takes longer */
 #define DIRECT_TICKS 3000000 /* a millisecond or so: what the kernel checks itself */
-#define RECENT_USES  64    /* assumptions in a row before the flags are read again */
+#define RECENT_USES 64       /* assumptions in a row before the flags are read again */
 
 /* Thread-local: what another thread does to a descriptor is as unknown as what this one does outside the library. */
 static _Thread_local struct recent {

@@ -32,11 +32,11 @@
 #include "lanes/crew.h"
 #include "lanes/reaper.h"
 
-#define KICK          0 /* the data of an iocb that is nobody's request */
-#define RETRY_TICKS   30000000 /* about 10 ms between attempts to get a hidden context that failed */
-#define SLICE_NS      ((int64_t)50 * 1000 * 1000)  /* a leader looks around this often, should a kick have failed */
-#define LATE_NS       ((int64_t)500 * 1000 * 1000) /* a leader away for longer may have left by longjmp, or have ended */
-#define SINGLE_BLOCK  4096     /* a transfer within one block cannot be refused halfway */
+#define KICK 0                               /* the data of an iocb that is nobody's request */
+#define RETRY_TICKS 30000000                 /* about 10 ms between attempts to get a hidden context that failed */
+#define SLICE_NS ((int64_t)50 * 1000 * 1000) /* a leader looks around this often, should a kick have failed */
+#define LATE_NS ((int64_t)500 * 1000 * 1000) /* a leader away for longer may have left by longjmp, or have ended */
+#define SINGLE_BLOCK 4096                    /* a transfer within one block cannot be refused halfway */
 
 enum { PHASE_DOWN = 1, PHASE_FOUND, PHASE_KERNEL };
 
@@ -44,10 +44,10 @@ struct las_native {
 	struct las_link link; /* in all; guarded by pool.lock */
 	struct las_ring *ring;
 	unsigned depth;
-	bool lent;            /* to a context; guarded by pool.lock */
+	bool lent; /* to a context; guarded by pool.lock */
 
 	struct las_lock lock LAS_LINE_ALIGNED; /* guards the hidden ring's head, the leader's place and the polls */
-	uint32_t led;          /* the leader's ticket, 0 if there is none; atomic to read */
+	uint32_t led;                          /* the leader's ticket, 0 if there is none; atomic to read */
 	uint32_t tickets;
 	const void *leader;    /* its thread */
 	int64_t led_ns;        /* since when; atomic to read */
@@ -164,9 +164,9 @@ unsigned las_native_in_flight(const struct las_native *native)
 /* Several blocks may lie in several extents. */
 bool las_native_needs_hold(const struct las_op *op)
 {
-	return las_op_is_rw(op) && (op->iovcnt != 1 || op->bytes > SINGLE_BLOCK ||
-	                            (uint64_t)op->offset / SINGLE_BLOCK !=
-	                                ((uint64_t)op->offset + op->bytes - !!op->bytes) / SINGLE_BLOCK);
+	return las_op_is_rw(op) &&
+	       (op->iovcnt != 1 || op->bytes > SINGLE_BLOCK ||
+	        (uint64_t)op->offset / SINGLE_BLOCK != ((uint64_t)op->offset + op->bytes - !!op->bytes) / SINGLE_BLOCK);
 }
 
 static void encode(struct las_req *req, int reaper_fd)
@@ -287,7 +287,7 @@ static void finish_all(struct las_native *native, struct las_req **reqs, unsigne
 	}
 	if (done == 0)
 		return;
-	reqs[0]->owner->complete_all(reqs, done); /* a hidden context serves one owner at a time */
+	reqs[0]->owner->complete_all(reqs, done);  /* a hidden context serves one owner at a time */
 	las_sub_acq_rel(&native->in_flight, done); /* last, as above */
 }
 
@@ -359,7 +359,7 @@ static unsigned take_locked(struct las_native *native, struct las_req **out, uns
 {
 	struct las_ring *ring = native->ring;
 	uint32_t nr = ring->nr, head = las_load_relaxed(&ring->head); /* only this side writes it, under the lock */
-	uint32_t tail = las_load_acquire(&ring->tail);                /* pairs with the kernel's barrier after the event */
+	uint32_t tail = las_load_acquire(&ring->tail); /* pairs with the kernel's barrier after the event */
 	unsigned n = 0;
 
 	if (head == tail)

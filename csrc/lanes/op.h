@@ -18,16 +18,16 @@
 enum las_op_kind { LAS_OP_READ, LAS_OP_WRITE, LAS_OP_FSYNC, LAS_OP_FDSYNC, LAS_OP_POLL };
 
 struct las_op {
-	uint8_t kind;          /* enum las_op_kind */
+	uint8_t kind; /* enum las_op_kind */
 	bool has_ioprio;
 	uint16_t ioprio;
 	uint16_t poll_events;
 	uint16_t iovcnt;
-	int rw_flags;          /* RWF_*, as the program gave them */
-	int64_t offset;        /* bytes; -1 on a stream, which has no position */
-	uint64_t bytes;        /* all segments together */
-	uint64_t done;         /* bytes that are moved already */
-	struct iovec *iov;     /* inline_iov, or a block of las_iov_get() */
+	int rw_flags;      /* RWF_*, as the program gave them */
+	int64_t offset;    /* bytes; -1 on a stream, which has no position */
+	uint64_t bytes;    /* all segments together */
+	uint64_t done;     /* bytes that are moved already */
+	struct iovec *iov; /* inline_iov, or a block of las_iov_get() */
 	struct iovec inline_iov[LAS_OP_INLINE_IOV];
 };
 

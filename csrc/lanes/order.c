@@ -30,7 +30,7 @@ struct las_order {
 	struct {
 		bool busy; /* its first is with a lane */
 		struct las_link waiting;
-	} line[2]; /* of reads, of writes */
+	} line[2];           /* of reads, of writes */
 	unsigned generation; /* of new writes */
 	unsigned pending[2]; /* writes that have not ended, by generation */
 	struct las_link syncs[2];

@@ -23,9 +23,9 @@
 #include "lanes/head.h"
 #include "lanes/reaper.h"
 
-#define REPORTS     64
-#define IDLE_NS     ((int64_t)2 * 1000 * 1000 * 1000)
-#define TAG_SHIFT   48 /* user addresses are below 1 << 47 */
+#define REPORTS 64
+#define IDLE_NS ((int64_t)2 * 1000 * 1000 * 1000)
+#define TAG_SHIFT 48 /* user addresses are below 1 << 47 */
 
 static struct {
 	struct las_lock lock;

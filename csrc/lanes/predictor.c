@@ -23,15 +23,15 @@
 #include "base/sys.h"
 #include "base/ticks.h"
 
-#define ENTRIES      1024
-#define SLOW_TICKS   150000 /* 30 to 150 microseconds */
-#define STALL_TICKS  15000000 /* 3 to 15 milliseconds: longer than the scheduler takes a processor away */
-#define WATCHFUL     32       /* guesses */
-#define TICKS_A_BYTE 4      /* and what copying takes, generously */
-#define STACKED_START 4     /* quick ones wanted before the first guess on a file whose layers are unknown */
-#define PENALTY_MIN  16
-#define PENALTY_MAX  1024
-#define RECENT_STAMP 64     /* stamps are 1 << 24 ticks, about 5 ms: a third of a second */
+#define ENTRIES 1024
+#define SLOW_TICKS 150000    /* 30 to 150 microseconds */
+#define STALL_TICKS 15000000 /* 3 to 15 milliseconds: longer than the scheduler takes a processor away */
+#define WATCHFUL 32          /* guesses */
+#define TICKS_A_BYTE 4       /* and what copying takes, generously */
+#define STACKED_START 4      /* quick ones wanted before the first guess on a file whose layers are unknown */
+#define PENALTY_MIN 16
+#define PENALTY_MAX 1024
+#define RECENT_STAMP 64 /* stamps are 1 << 24 ticks, about 5 ms: a third of a second */
 
 struct state {
 	uint16_t tag;     /* of the file; 0: unused */

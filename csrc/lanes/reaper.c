@@ -21,16 +21,16 @@
 #include "lanes/crew.h"
 #include "lanes/native.h"
 
-#define LOOK_NS      ((int64_t)1000 * 1000)
-#define IDLE_LOOKS   20 /* looks in a row with nothing in flight before it sleeps */
-#define CLOSE_LOOKS  2  /* and before it closes its eventfd: an idle library owns no descriptor */
-#define IDLE_NS      ((int64_t)2 * 1000 * 1000 * 1000)
+#define LOOK_NS ((int64_t)1000 * 1000)
+#define IDLE_LOOKS 20 /* looks in a row with nothing in flight before it sleeps */
+#define CLOSE_LOOKS 2 /* and before it closes its eventfd: an idle library owns no descriptor */
+#define IDLE_NS ((int64_t)2 * 1000 * 1000 * 1000)
 
 static struct {
 	struct las_lock lock;
 	bool thread;
 	struct las_hold *eventfd, *epoll; /* while it is awake and somebody asked for them; both or none */
-	uint32_t awake;           /* atomic; a futex: 0 asleep, else looking; 1 and 2 take turns when an eventfd comes */
+	uint32_t awake; /* atomic; a futex: 0 asleep, else looking; 1 and 2 take turns when an eventfd comes */
 } reaper;
 
 void las_reaper_init(void)

@@ -33,8 +33,7 @@ bool las_route_is_append(const struct las_file *file, const struct las_op *op)
 /* A write that has to be on disk before it is reported waits for the device, NOWAIT or not. */
 static bool is_durable(const struct las_file *file, const struct las_op *op)
 {
-	return op->kind == LAS_OP_WRITE &&
-	       (file->flags & (O_DSYNC | O_SYNC) || op->rw_flags & (RWF_DSYNC | RWF_SYNC));
+	return op->kind == LAS_OP_WRITE && (file->flags & (O_DSYNC | O_SYNC) || op->rw_flags & (RWF_DSYNC | RWF_SYNC));
 }
 
 static enum las_verdict route_sync(struct las_op *op, struct las_file *file, long *result)

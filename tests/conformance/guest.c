@@ -621,7 +621,7 @@ static void bar(const long *calls, size_t count, unsigned error)
 
 static void check_in_sandbox(unsigned error)
 {
-	static const long newer[] = { SYS_preadv2, SYS_pwritev2, SYS_fstat, SYS_kcmp,
+	static const long newer[] = { SYS_preadv2,    SYS_pwritev2,  SYS_fstat, SYS_kcmp,
 #ifdef SYS_poll
 		                      SYS_ppoll,
 #endif

@@ -556,7 +556,9 @@ TEST(ring_has_a_name_in_the_memory_map)
 /* The way checkpoint and restore puts a ring where it was. */
 static io_context_t move_ring(io_context_t ctx)
 {
-	const struct ring { unsigned id, nr; } *ring = (const void *)ctx;
+	const struct ring {
+		unsigned id, nr;
+	} *ring = (const void *)ctx;
 	size_t bytes = (32 + ring->nr * sizeof(struct io_event) + 4095) / 4096 * 4096;
 	void *place = mmap(NULL, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 

@@ -276,7 +276,8 @@ static void *run(void *argument)
 			account(w, reap(w));
 			continue;
 		}
-		if (more && (atomic_load_explicit(&stopping, memory_order_relaxed) || !submit(w))) {
+		/* On storage that stalls the time may be over before anything was done: then one more is waited for. */
+		if (more && ((w->result.ops && atomic_load_explicit(&stopping, memory_order_relaxed)) || !submit(w))) {
 			more = 0;
 			atomic_store(&stopping, 1);
 		}
