@@ -243,7 +243,9 @@ int las_file_look(struct las_file *file)
 	if (err < 0)
 		return err;
 	/* Whatever has no position refuses a positioned read, even one of nothing and whatever it was opened for. */
-	if (!las_file_bounded(file))
+	if (S_ISSOCK(file->mode) || S_ISFIFO(file->mode))
+		file->stream = true;
+	else if (!las_file_bounded(file))
 		file->stream = las_sys.preadv2(file->fd, NULL, 0, 0, 0) == -ESPIPE;
 	file->looked = true;
 	file->remembered = false;
