@@ -28,7 +28,6 @@ class Monitor:
         self.socket.connect(str(path))
         self.lines = self.socket.makefile("r")
         self.events: list[dict[str, Any]] = []
-        self.lines.readline()
         self.ask("qmp_capabilities")
 
     def ask(self, command: str, **arguments: Any) -> Any:
@@ -36,6 +35,8 @@ class Monitor:
         self.socket.sendall(json.dumps({"execute": command, "arguments": named}).encode())
         while True:
             answer = json.loads(self.lines.readline())
+            if "QMP" in answer:  # the greeting, which an event may precede
+                continue
             if "event" in answer:
                 self.events.append(answer)
                 continue
