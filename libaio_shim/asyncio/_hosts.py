@@ -67,7 +67,7 @@ class Host:
 
     async def off_loop(self, work: Callable[..., T], *arguments: Any, undo: Callable[[T], object] | None = None) -> T:
         """Runs what may block in a thread.  If it is cancelled, undo disposes of the result that comes later."""
-        raise NotImplementedError
+        raise NotImplementedError  # of the host of no loop, which nobody asks for this
 
 
 def homeless() -> Host:
