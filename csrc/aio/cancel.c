@@ -76,7 +76,7 @@ long las_cancel(struct las_ctx *ctx, uint64_t obj, struct las_event *result)
 static bool wait_native(struct las_ctx *ctx)
 {
 	struct las_native *native = las_load_acquire(&ctx->native);
-	uint32_t ticket;
+	struct las_lead lead;
 	long n;
 
 	if (!native || !las_native_in_flight(native))
@@ -85,13 +85,12 @@ static bool wait_native(struct las_ctx *ctx)
 		;
 	if (las_crew_is_stranger())
 		return false; /* nor their eventfds: the reaper does */
-	ticket = las_native_try_lead(native);
-	if (!ticket) {
+	if (!las_native_try_lead(native, &lead)) {
 		las_native_drain(native); /* the leader may have gone for good */
 		return false;
 	}
 	n = las_native_wait(native, las_now_ns() + PATIENCE_NS, NULL);
-	las_native_leave_lead(native, ticket, n);
+	las_native_leave_lead(native, &lead, n);
 	return true;
 }
 

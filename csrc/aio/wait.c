@@ -93,17 +93,17 @@ static long take(struct las_ctx *ctx, long nr, struct las_event *events)
  * only if no request is elsewhere.  0, -ETIMEDOUT, -EINTR, or -EBUSY when it
  * has to sleep as a follower.
  */
-static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
+static long wait_as_leader(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
 {
 	struct las_native *native = las_load_acquire(&ctx->native);
-	uint32_t available, ticket, followers;
+	uint32_t available, followers;
+	struct las_lead lead;
 	long n = 0;
 	bool go = false;
 
 	if (!native || las_load_relaxed(&ctx->elsewhere) || !las_native_in_flight(native) || las_crew_is_stranger())
 		return -EBUSY;
-	ticket = las_native_try_lead(native);
-	if (!ticket)
+	if (!las_native_try_lead(native, &lead))
 		return -EBUSY;
 	las_lock(&ctx->lock);
 	available = las_ring_available(&ctx->slots);
@@ -124,12 +124,11 @@ static long lead(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const 
 	las_lock(&ctx->lock);
 	if (go) {
 		las_store_relaxed(&ctx->waiters, ctx->waiters - 1);
-		if (las_native_leads(native, ticket)) /* else `leading` is somebody else's */
-			las_store_relaxed(&ctx->leading, false);
+		las_store_relaxed(&ctx->leading, lead.before != 0);
 	}
 	followers = ctx->waiters;
 	las_unlock(&ctx->lock);
-	las_native_leave_lead(native, ticket, n);
+	las_native_leave_lead(native, &lead, n);
 	/* The lead is handed on: whoever still waits may have to go to the kernel now. */
 	if (followers && las_native_in_flight(native))
 		las_complete_wake_all(ctx);
@@ -325,7 +324,7 @@ long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *event
 			err = -ETIMEDOUT;
 			continue;
 		}
-		err = lead(ctx, need, deadline_ns, mask);
+		err = wait_as_leader(ctx, need, deadline_ns, mask);
 		if (err == -EBUSY)
 			err = follow(ctx, need, deadline_ns, mask);
 	}

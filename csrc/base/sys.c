@@ -295,6 +295,11 @@ static long sys_sigprocmask(int how, const void *set, void *old)
 	return enter(SYS_rt_sigprocmask, how, L(set), L(old), LAS_SIGSET_BYTES, 0, 0);
 }
 
+static long sys_sigaltstack(const stack_t *stack, stack_t *old)
+{
+	return enter(SYS_sigaltstack, L(stack), L(old), 0, 0, 0, 0);
+}
+
 static long sys_sigtimedwait(const void *set, const struct timespec *timeout)
 {
 	return enter(SYS_rt_sigtimedwait, L(set), 0, L(timeout), LAS_SIGSET_BYTES, 0, 0);
@@ -408,6 +413,7 @@ struct las_sys las_sys = {
 	.io_getevents = sys_io_getevents,
 	.io_cancel = sys_io_cancel,
 	.sigprocmask = sys_sigprocmask,
+	.sigaltstack = sys_sigaltstack,
 	.sigtimedwait = sys_sigtimedwait,
 	.kill = sys_kill,
 	.getpid = sys_getpid,

@@ -65,6 +65,7 @@ struct las_sys {
 	long (*io_cancel)(uintptr_t ctx, struct las_iocb *iocb, struct las_event *result);
 	/* the thread and the process */
 	long (*sigprocmask)(int how, const void *set, void *old);
+	long (*sigaltstack)(const stack_t *stack, stack_t *old);
 	long (*sigtimedwait)(const void *set, const struct timespec *timeout);
 	long (*kill)(int pid, int sig);
 	long (*getpid)(void);

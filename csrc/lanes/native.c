@@ -50,6 +50,7 @@ struct las_native {
 	uint32_t led;                          /* the leader's ticket, 0 if there is none; atomic to read */
 	uint32_t tickets;
 	const void *leader;    /* its thread */
+	uintptr_t frame;       /* where on its stack it leads */
 	int64_t led_ns;        /* since when; atomic to read */
 	uint32_t led_head;     /* the hidden ring's head then */
 	bool late;             /* it has been found late; it may be in the kernel all the same; atomic to read */
@@ -427,49 +428,66 @@ void las_native_drain(struct las_native *native)
 		drain(native);
 }
 
-uint32_t las_native_try_lead(struct las_native *native)
+static void set_leader_locked(struct las_native *native, uint32_t ticket, uintptr_t frame, unsigned min)
 {
-	struct las_req *reqs[LAS_NATIVE_BATCH];
-	int64_t now = las_now_ns();
-	uint32_t ticket = 0;
-	unsigned n = 0;
+	native->leader = las_thread_self();
+	native->frame = frame;
+	las_store_relaxed(&native->min, min);
+	las_store_relaxed(&native->led_ns, las_now_ns());
+	native->led_head = las_load_relaxed(&native->ring->head);
+	las_store_relaxed(&native->late, false);
+	las_store_release(&native->led, ticket);
+}
 
+/*
+ * Whether this thread has left its earlier lead by longjmp: a handler that has interrupted it stands deeper on the
+ * stack, or on a stack of its own, where depths say nothing.
+ */
+static bool has_jumped_locked(const struct las_native *native, uintptr_t frame)
+{
+	stack_t stack;
+
+	return frame >= native->frame && las_sys.sigaltstack(NULL, &stack) == 0 && !(stack.ss_flags & SS_ONSTACK);
+}
+
+__attribute__((noinline)) bool las_native_try_lead(struct las_native *native, struct las_lead *lead)
+{
+	uintptr_t frame = (uintptr_t)__builtin_frame_address(0);
+	struct las_req *reqs[LAS_NATIVE_BATCH];
+	unsigned n = 0;
+	bool leads;
+
+	*lead = (struct las_lead){ .before = 0 };
 	las_lock(&native->lock);
-	if (!led_by_another_locked(native)) {
-		/* Its older ticket, if it has one, is void. */
-		if (las_unlikely(native->led))
+	leads = !led_by_another_locked(native);
+	if (leads) {
+		if (las_unlikely(native->led)) {
 			n = claim_taken_locked(native, reqs, LAS_NATIVE_BATCH);
+			if (!has_jumped_locked(native, frame))
+				*lead = (struct las_lead){ 0, native->led, native->min, native->frame };
+		}
 		if (++native->tickets == 0)
 			native->tickets = 1;
-		ticket = native->tickets;
-		las_store_relaxed(&native->min, 1);
-		las_store_relaxed(&native->led_ns, now);
-		native->led_head = las_load_relaxed(&native->ring->head);
-		las_store_relaxed(&native->late, false);
-		native->leader = las_thread_self();
-		las_store_release(&native->led, ticket);
+		lead->ticket = native->tickets;
+		set_leader_locked(native, native->tickets, frame, 1);
 	}
 	las_unlock(&native->lock);
 	finish_all(native, reqs, n);
-	return ticket;
+	return leads;
 }
 
-bool las_native_leads(const struct las_native *native, uint32_t ticket)
-{
-	return las_load_relaxed(&native->led) == ticket; /* if it is, only this thread can change that */
-}
-
-void las_native_leave_lead(struct las_native *native, uint32_t ticket, long n)
+void las_native_leave_lead(struct las_native *native, const struct las_lead *lead, long n)
 {
 	struct las_req *reqs[LAS_NATIVE_BATCH];
-	unsigned claimed = 0;
+	unsigned claimed;
 
 	las_lock(&native->lock);
-	/* With a void ticket, a handler of this thread has claimed them, and others may fill their place by now. */
-	if (native->led == ticket) {
-		claimed = claim_taken_locked(native, reqs, n);
-		las_store_release(&native->led, 0);
-	}
+	/*
+	 * Still this thread's: others never take a lead over, and handlers give it back.  One that jumped away from its
+	 * own may have left events behind; what one has claimed is not there any more.
+	 */
+	claimed = claim_taken_locked(native, reqs, native->led == lead->ticket ? n : LAS_NATIVE_BATCH);
+	set_leader_locked(native, lead->before, lead->before_frame, lead->before_min);
 	las_unlock(&native->lock);
 	finish_all(native, reqs, claimed);
 }

@@ -55,18 +55,23 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 void las_native_drain(struct las_native *native);
 
 /*
- * Leading, in this order: try_lead (a ticket, or 0: another one leads), set
+ * Leading, in this order: try_lead (false: another thread leads), set
  * how many events to wait for (1 unless told; as many as are in flight, and
  * LAS_NATIVE_BATCH, at most), wait (how many came; 0: look around and wait
  * again; -ETIMEDOUT or -EINTR), leave_lead, which moves on what came.
  */
-uint32_t las_native_try_lead(struct las_native *native);
+struct las_lead {
+	uint32_t ticket;
+	uint32_t before; /* a lead of the same thread that this one has interrupted, from a handler; 0: none */
+	unsigned before_min;
+	uintptr_t before_frame;
+};
+
+bool las_native_try_lead(struct las_native *native, struct las_lead *lead);
 void las_native_set_min(struct las_native *native, unsigned min);
 unsigned las_native_min(const struct las_native *native);
 long las_native_wait(struct las_native *native, int64_t deadline_ns, const sigset_t *mask);
-void las_native_leave_lead(struct las_native *native, uint32_t ticket, long came);
-/* Whether the ticket is still good: it is void once a signal handler of the same thread has led. */
-bool las_native_leads(const struct las_native *native, uint32_t ticket);
+void las_native_leave_lead(struct las_native *native, const struct las_lead *lead, long came);
 /* Makes a leader return soon, if there is one. */
 void las_native_kick(struct las_native *native);
 

@@ -162,7 +162,7 @@ static void run(void)
 			cancel_one(&source);
 	}
 	stop_storm();
-	for (int64_t patience = t_now_ms() + 50000; reaped + cancelled < accepted;) {
+	for (int64_t patience = t_now_ms() + 20000; reaped + cancelled < accepted;) {
 		struct timespec timeout = { 0, 10000000 };
 
 		CHECK(t_now_ms() < patience);

@@ -345,6 +345,47 @@ TEST(a_leader_that_jumped_away_and_ended_keeps_nobody_waiting)
 	CHECK_EQ(event.res, POLLIN);
 }
 
+static io_context_t waited_for;
+
+static void wait_a_moment(int sig)
+{
+	struct timespec moment = { 0, 1000000 };
+	struct io_event event;
+
+	CHECK_RET(io_getevents(waited_for, 1, 1, &event, &moment), 0);
+}
+
+static long interrupted_before_getevents(uintptr_t handle, long min, long nr, struct las_event *events,
+                                         struct timespec *timeout, const sigset_t *mask)
+{
+	static unsigned calls;
+
+	/* The handler comes when its thread leads, but is not in the kernel yet; it waits, too, and goes back. */
+	if (u_count(&calls) == 1) {
+		raise(SIGUSR1);
+		f_finish(hidden, 0, POLLIN);
+	}
+	return f_getevents(handle, min, nr, events, timeout, mask);
+}
+
+TEST(a_handler_that_waits_gives_the_lead_back)
+{
+	struct timespec second = { 1, 0 };
+	struct io_event event;
+	struct iocb poll;
+	int ends[2];
+
+	f_install();
+	las_sys.io_getevents = interrupted_before_getevents;
+	signal(SIGUSR1, wait_a_moment);
+	waited_for = t_context(4);
+	u_pipe(ends);
+	io_prep_poll(&poll, ends[0], POLLIN);
+	CHECK_RET(t_submit(waited_for, &poll), 1);
+	CHECK_RET(io_getevents(waited_for, 1, 1, &event, &second), 1);
+	CHECK_EQ(event.res, POLLIN);
+}
+
 static long taken_then_interrupted(uintptr_t handle, long min, long nr, struct las_event *events,
                                    struct timespec *timeout, const sigset_t *mask)
 {
