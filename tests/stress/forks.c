@@ -14,6 +14,26 @@ static int file, open_before;
 static io_context_t inherited;
 static int64_t end_ms;
 
+/*
+ * malloc counts processors when it makes an arena for a new thread: a child forked in that moment has the C library's
+ * descriptor, which is not ours.
+ */
+static int count_of_libc(void)
+{
+	int n = 0;
+
+	for (int fd = 3; fd < 256; fd++) {
+		char path[64], target[256];
+		ssize_t bytes;
+
+		snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+		bytes = readlink(path, target, sizeof(target) - 1);
+		target[bytes < 0 ? 0 : bytes] = 0;
+		n += strcmp(target, "/sys/devices/system/cpu/online") == 0;
+	}
+	return n;
+}
+
 static void check_child(void)
 {
 	struct io_event event;
@@ -22,7 +42,7 @@ static void check_child(void)
 	char byte;
 
 	/* No descriptor of the library's came along. */
-	CHECK_EQ(t_count_fds(), open_before);
+	CHECK_EQ(t_count_fds() - count_of_libc(), open_before);
 	io_prep_pread(&iocb, file, &byte, 1, 0);
 	CHECK_RET(t_submit(inherited, &iocb), -EINVAL);
 	CHECK_RET(io_getevents(inherited, 0, 1, &event, NULL), -EINVAL);
