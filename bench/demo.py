@@ -53,8 +53,10 @@ def compare(measure: Measure, count: int, say: Callable[[str], None]) -> dict[st
                 continue
             say(f"round {number + 1} of {count}: {engine.name}")
             try:
-                sample, column.outcome = measure(engine)
+                sample, outcome = measure(engine)
                 column.samples.append(sample)
+                if outcome.libraries or not column.outcome:  # a short run may end before it is looked at
+                    column.outcome = outcome
             except engines.NoAioError:
                 column.absent = "no AIO here"
             except engines.RunError as error:

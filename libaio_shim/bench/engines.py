@@ -143,7 +143,7 @@ def _watch(process: subprocess.Popen[str], name: str, timeout: float) -> tuple[l
     libraries: list[str] = []
     threads = 0
     deadline = time.monotonic() + timeout
-    pause = 0.01
+    pause = 0.005
     while process.poll() is None:
         # The launcher becomes the program by exec; before that, what is mapped is the shell's.
         with contextlib.suppress(OSError):
@@ -157,5 +157,6 @@ def _watch(process: subprocess.Popen[str], name: str, timeout: float) -> tuple[l
             raise RunError(f"{name}: no end after {timeout:.0f} s")
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(pause)
-        pause = min(pause * 2, 0.2)
+        # Often until it was seen, since a short run is over soon; then seldom, not to disturb what is measured.
+        pause = min(pause * 2, 0.2) if libraries else pause
     return libraries, threads

@@ -83,12 +83,12 @@ def demo(directory: Path, *before: str | Path) -> subprocess.CompletedProcess[st
         "--directory",
         directory,
         "--size",
-        "16",
+        "64",
         "--rounds",
-        "1",
+        "3",
     ]
     return subprocess.run(
-        [*before, *words, "--seconds", "0.5", "--no-fio"],
+        [*before, *words, "--seconds", "30", "--no-fio"],
         env=build.plain_environment() | {"LIBAIO_SHIM_BUILD": str(build.build_directory())},
         capture_output=True,
         text=True,
@@ -102,7 +102,7 @@ def test_the_demo_shows_both_and_cleans_up(kernel: sides.Side, shim: sides.Side,
     assert shown.returncode == 0, shown.stderr
     assert "kernel AIO" in shown.stdout
     assert "who answered" in shown.stdout
-    assert '"submitted": 4096' in shown.stdout
+    assert '"submitted": 16384' in shown.stdout
     assert "libaio_shim.so.0" in shown.stdout
     assert list(tmp_path.iterdir()) == []
 
@@ -112,4 +112,4 @@ def test_the_demo_says_where_the_kernel_has_none(shim: sides.Side, refuse: Path,
     shown = demo(tmp_path, refuse, "aio", "ENOSYS")
     assert shown.returncode == 0, shown.stderr
     assert "no AIO here" in shown.stdout
-    assert '"submitted": 4096' in shown.stdout
+    assert '"submitted": 16384' in shown.stdout
