@@ -143,6 +143,7 @@ static int decode_poll(const struct las_iocb *iocb, struct las_op *op)
 int las_request_decode(const struct las_iocb *iocb, const struct las_file *file, struct las_op *op)
 {
 	op->has_ioprio = false;
+	op->rw_flags = 0;
 	op->done = 0;
 	switch (iocb->opcode) {
 	case LAS_CMD_PREAD:

@@ -53,7 +53,9 @@ struct submission {
 	struct las_req *native[LAS_NATIVE_BATCH]; /* requests for the kernel */
 	unsigned native_count;
 	bool quiet;
-	bool again; /* the only request went to the kernel on an assumption that was wrong, and was withdrawn */
+	bool unseen;        /* the last of them are polls that only the kernel has looked at, or will */
+	unsigned withdrawn; /* how many of those that were accepted last are not, after all; they never ran */
+	bool look;          /* what follows is looked at here first */
 	bool asked_descriptors, shares_descriptors;
 	bool asked_priority;
 	int16_t priority;
@@ -65,7 +67,8 @@ struct candidate {
 	uint64_t obj;         /* the program's address of it */
 	struct las_file *file, *eventfd;
 	struct las_op op;
-	bool tried; /* NOWAIT found no pages, and has started to read them */
+	struct las_file unseen; /* the file, if it is the kernel that looks at it */
+	bool tried;             /* NOWAIT found no pages, and has started to read them */
 };
 
 static void flush_raises(struct submission *s)
@@ -261,8 +264,8 @@ static void carry_on(struct submission *s, struct las_req *req)
 {
 	struct las_file *file;
 
-	if (was_misled(s, req)) {
-		s->again = true;
+	if (req->unseen || was_misled(s, req)) {
+		s->withdrawn++;
 		req->owner->discard(req);
 		return;
 	}
@@ -293,6 +296,7 @@ static void flush_native(struct submission *s)
 	las_native_submit(las_load_acquire(&ctx->native), s->native, s->native_count, must_be_reaped(ctx), &refused);
 	las_count(native, s->native_count);
 	s->native_count = 0;
+	s->unseen = false;
 	while ((l = las_list_pop(&refused)))
 		carry_on(s, las_container_of(l, struct las_req, link));
 	las_reaper_watch();
@@ -354,6 +358,8 @@ static bool enqueue_native(struct submission *s, struct candidate *c)
 		return false;
 	accept(s, req);
 	req->bare = c->file->bare;
+	req->unseen = c->file == &c->unseen;
+	s->unseen = s->unseen || req->unseen;
 	las_file_remember(c->file);
 	s->native[s->native_count++] = req;
 	if (s->native_count == LAS_NATIVE_BATCH)
@@ -463,6 +469,27 @@ static int check_files(struct submission *s, struct candidate *c, struct las_ioc
 	return err;
 }
 
+/*
+ * A poll is for the kernel to judge: whether there is such a file, whether it can be waited for, whether it is ready.
+ * It does so one after the other, and leaves the rest alone when it refuses one: that one is then looked at here.  So
+ * all that was left to it goes down before anything else is done.  False if the poll cannot be left to it, intact.
+ */
+static bool leave_to_kernel(struct submission *s, struct candidate *c, struct las_iocb *user)
+{
+	if (c->iocb.opcode != LAS_CMD_POLL || s->look || !(las_config.lanes & LAS_LANE_NATIVE))
+		return false;
+	c->unseen = (struct las_file){ .fd = (int)c->iocb.fildes, .assumed = true };
+	c->file = &c->unseen;
+	c->eventfd = NULL;
+	if (c->iocb.flags & LAS_FLAG_RESFD && !s->quiet && find_eventfd(s, c->iocb.resfd, &c->eventfd))
+		return false;
+	if (!las_umem_writable(user, sizeof(*user)) || las_request_decode(&c->iocb, c->file, &c->op))
+		return false;
+	if (user->key)
+		user->key = 0;
+	return enqueue_native(s, c);
+}
+
 static int submit_one(struct submission *s, struct las_iocb *user)
 {
 	struct candidate c;
@@ -478,7 +505,11 @@ static int submit_one(struct submission *s, struct las_iocb *user)
 		return err;
 	if (!las_slot_get(&s->ctx->slots))
 		return -EAGAIN;
-	err = check_files(s, &c, user);
+	if (leave_to_kernel(s, &c, user))
+		return 0;
+	if (s->unseen)
+		flush_native(s);
+	err = s->withdrawn ? -ECANCELED : check_files(s, &c, user);
 	if (!err)
 		err = run_or_enqueue(s, &c);
 	if (err)
@@ -505,45 +536,52 @@ static void push_crew(struct submission *s)
 	las_crew_push(&s->crew, will_help(s));
 }
 
+/* How many were accepted, or the error of the first. */
+static long submit_all(struct submission *s, long nr, struct las_iocb *const *iocbs)
+{
+	long i = 0;
+	int err = 0;
+
+	for (;;) {
+		while (i < nr && !err && !s->withdrawn) {
+			err = las_umem_readable(&iocbs[i], sizeof(*iocbs)) ? submit_one(s, iocbs[i]) : -EFAULT;
+			i += !err;
+		}
+		flush_raises(s);
+		flush_native(s);
+		if (las_likely(!s->withdrawn))
+			return i ? i : err;
+		/* Once more from the first of them, and without an assumption. */
+		i -= s->withdrawn;
+		err = 0;
+		s->withdrawn = 0;
+		s->look = true;
+		las_batch_fini(&s->files);
+		las_batch_init(&s->files, false);
+	}
+}
+
 long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, bool quiet)
 {
 	struct submission s;
-	long i;
-	int err = 0;
+	long accepted;
 
 	s.ctx = ctx;
 	s.quiet = quiet;
-	s.again = s.asked_descriptors = s.asked_priority = false;
+	s.unseen = s.look = s.asked_descriptors = s.asked_priority = false;
 	s.shares_descriptors = true;
-	s.native_count = 0;
+	s.native_count = s.withdrawn = 0;
 	las_ctx_used(ctx);
 	las_store_relaxed(&ctx->unwaited, las_load_relaxed(&ctx->unwaited) + 1); /* a hint: lost updates are harmless */
 	las_batch_init(&s.files, nr == 1);
 	las_batch_init(&s.eventfds, false);
 	memset(s.raises, 0, sizeof(s.raises));
 	las_list_init(&s.crew);
-	for (i = 0; i < nr; i++) {
-		if (!las_umem_readable(&iocbs[i], sizeof(*iocbs)))
-			err = -EFAULT;
-		else
-			err = submit_one(&s, iocbs[i]);
-		if (err)
-			break;
-	}
-	flush_raises(&s);
-	flush_native(&s);
-	if (las_unlikely(s.again)) {
-		las_batch_fini(&s.files);
-		las_batch_init(&s.files, false);
-		err = submit_one(&s, iocbs[0]);
-		i = !err;
-		flush_raises(&s);
-		flush_native(&s);
-	}
+	accepted = submit_all(&s, nr, iocbs);
 	push_crew(&s);
 	las_batch_fini(&s.files);
 	las_batch_fini(&s.eventfds);
 	if (las_unlikely(las_hold_parked()) && !las_crew_is_stranger() && !las_reaper_watch())
 		las_hold_expire(LAS_EXPIRE_NOW); /* there is nobody to close them in time */
-	return i ? i : err;
+	return accepted;
 }

@@ -595,6 +595,14 @@ static void hold_down(struct las_req **reqs, unsigned n)
 			(void)las_hold_get(reqs[i]->fd, LAS_HOLD_LOCKS, &reqs[i]->file);
 }
 
+static void turn_away(struct las_req *req, int64_t result)
+{
+	req->result = result;
+	req->bare = false; /* so that this is a refusal */
+	req->turned_away = true;
+	req->phase = PHASE_FOUND;
+}
+
 void las_native_submit(struct las_native *native, struct las_req **reqs, unsigned n, bool reaped,
                        struct las_link *refused)
 {
@@ -612,14 +620,13 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 
 		if (ret > 0) {
 			done += (unsigned)ret;
-		} else {
-			/* The ring is full, or the file knows no NOWAIT: the crew's. */
-			reqs[done]->result = ret == -EOPNOTSUPP ? ret : -EAGAIN;
-			reqs[done]->bare = false; /* so that this is a refusal */
-			reqs[done]->turned_away = true;
-			reqs[done]->phase = PHASE_FOUND;
-			done++;
+			continue;
 		}
+		/* The ring is full, or the file knows no NOWAIT: the crew's. */
+		turn_away(reqs[done], ret == -EOPNOTSUPP ? ret : -EAGAIN);
+		if (reqs[done++]->unseen)
+			while (done < n)
+				turn_away(reqs[done++], -EAGAIN);
 	}
 	if (!drain(native))
 		hold_down(reqs, n);

@@ -49,6 +49,7 @@ struct las_req {
 	bool owed;                /* exit waits for it */
 	bool settles;             /* counted in its context's `settling` */
 	bool bare;                /* native: goes down without NOWAIT */
+	bool unseen;              /* native: io_submit has to refuse it before those after it are begun */
 	bool turned_away;         /* native: io_submit said no, there was no event */
 	bool cancelled;           /* native: a poll that the kernel is giving up */
 	uint8_t lane;             /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */

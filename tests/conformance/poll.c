@@ -435,6 +435,88 @@ TEST(ready_and_reads_in_one_call)
 		CHECK_EQ(t_res(&events[i]), 1);
 }
 
+/* A batch ends at the first that is refused: nothing after it is begun, whatever was accepted before it waits. */
+TEST(refused_one_ends_the_batch)
+{
+	enum { COUNT = 200, BAD = 150 };
+	io_context_t ctx = t_context(512);
+	struct iocb iocbs[COUNT + 1], *list[COUNT + 1];
+	struct io_event events[BAD];
+	int data = t_file("data", 64), ends[2];
+	char byte = 'x';
+
+	make_pipe(ends);
+	for (int i = 0; i < COUNT; i++) {
+		io_prep_poll(&iocbs[i], i == BAD ? -1 : ends[0], POLLIN);
+		list[i] = &iocbs[i];
+	}
+	io_prep_pread(&iocbs[COUNT], data, &byte, 1, 0);
+	list[COUNT] = &iocbs[COUNT];
+	CHECK_RET(io_submit(ctx, COUNT + 1, list), BAD);
+	t_no_event(ctx);
+	CHECK_EQ(byte, 'x');
+	CHECK_RET(io_submit(ctx, COUNT + 1 - BAD, list + BAD), -EBADF);
+	io_prep_poll(&iocbs[BAD], data, 0);
+	CHECK_RET(io_submit(ctx, COUNT + 1 - BAD, list + BAD), -EINVAL);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	t_reap(ctx, BAD, events);
+	t_no_event(ctx);
+	CHECK_EQ(byte, 'x');
+}
+
+/* The places of those that were refused are free again. */
+TEST(refused_ones_leave_their_places)
+{
+	io_context_t ctx = t_context(64);
+	struct iocb iocbs[64], *list[64];
+	struct io_event events[64];
+	int ends[2];
+
+	make_pipe(ends);
+	for (int i = 0; i < 64; i++) {
+		io_prep_poll(&iocbs[i], i % 4 ? ends[0] : -1, POLLIN);
+		list[i] = &iocbs[i];
+	}
+	for (int i = 0; i < 1000; i++)
+		CHECK_RET(io_submit(ctx, 64, list), -EBADF);
+	for (int i = 0; i < 64; i += 4)
+		CHECK_RET(io_submit(ctx, 4, list + i), -EBADF);
+	for (int i = 0; i < 64; i += 4)
+		CHECK_RET(io_submit(ctx, 3, list + i + 1), 3);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	t_reap(ctx, 48, events);
+	t_no_event(ctx);
+}
+
+/* Polls between transfers: what comes after one that is refused does not move a byte. */
+TEST(refused_between_transfers)
+{
+	io_context_t ctx = t_context(8);
+	struct iocb iocbs[5], *list[5];
+	struct io_event events[2];
+	int data = t_file("data", 64), ends[2];
+	char bytes[2] = "xx";
+
+	make_pipe(ends);
+	for (int i = 0; i < 5; i++)
+		list[i] = &iocbs[i];
+	io_prep_pread(&iocbs[0], data, &bytes[0], 1, 1);
+	io_prep_poll(&iocbs[1], ends[0], POLLIN);
+	io_prep_poll(&iocbs[2], 999, POLLIN);
+	io_prep_pread(&iocbs[3], data, &bytes[1], 1, 1);
+	io_prep_poll(&iocbs[4], ends[0], POLLIN);
+	CHECK_RET(io_submit(ctx, 5, list), 2);
+	CHECK_EQ(t_reap_one(ctx), 1);
+	CHECK(bytes[0] != 'x');
+	CHECK_EQ(bytes[1], 'x');
+	t_no_event(ctx);
+	CHECK_RET(io_submit(ctx, 2, list + 3), 2);
+	CHECK_EQ(t_reap_one(ctx), 1);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	t_reap(ctx, 2, events);
+	t_no_event(ctx);
+}
+
 TEST(two_contexts_wait_on_one_file)
 {
 	io_context_t one = t_context(8), two = t_context(8);
