@@ -23,7 +23,7 @@ from libaio_shim._native import (
     pin,
     raise_errno,
 )
-from libaio_shim._ring import Ring
+from libaio_shim._ring import Ring, refuse_copy
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
@@ -45,14 +45,16 @@ class Batch:
     The buffers are exported until `close`.  One thread at a time runs it, others wait.
     """
 
+    # Until it is set up, there is nothing to close.
+    _closed = True
+
     def __init__(
         self, fd: FileDescriptorLike, buffers: Sequence[Buffer], *, write: bool = False, flags: int = 0
     ) -> None:
         """flags: ``os.RWF_*``.  ValueError without buffers; TypeError, BufferError for what is no fit buffer."""
-        self._closed = True
-        if not buffers:
-            raise ValueError("a batch needs at least one buffer")
         count = len(buffers)
+        if not count:
+            raise ValueError("a batch needs at least one buffer")
         number = descriptor(fd)
         self._pins = [pin(buffer, not write) for buffer in buffers]
         slab: Any = ffi.new("char[]", count * IOCB_BYTES)
@@ -175,6 +177,8 @@ class Batch:
         if not self._ring.inherited:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
         self.close()
+
+    __reduce__ = refuse_copy
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""

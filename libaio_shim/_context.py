@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import time
 import warnings
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from libaio_shim._iocb import Iocb
 from libaio_shim._native import EVENT_BYTES, IOCB_FLAG_RESFD, NULL, ffi, lib, raise_errno
-from libaio_shim._ring import Ring
+from libaio_shim._ring import Ring, refuse_copy
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -24,6 +25,19 @@ if TYPE_CHECKING:
 _submit = lib.las_io_submit
 _getevents = lib.las_io_getevents
 _from_buffer = ffi.from_buffer
+
+# No call can return more at once: an array for a number like sys.maxsize cannot be had.
+_MOST_EVENTS = 64 * 1024
+# A century.  Who waits longer waits for ever: not every number of seconds is one of nanoseconds in 64 bits.
+_FOR_EVER = 100 * 365 * 86400.0
+
+
+def _limit(timeout: float) -> float | None:
+    """The time-out as a float, None if it is for ever."""
+    seconds = math.ldexp(timeout, 0)  # any real number, as float() takes it, but no text
+    if not seconds >= 0:
+        raise ValueError(f"timeout must not be negative or nan, but is {timeout}")
+    return seconds if seconds < _FOR_EVER else None
 
 
 class Event(tuple[Iocb, int, int]):
@@ -100,9 +114,10 @@ class Context:
 
     # True once any context has one: then submit looks at each request's.
     _eventfds = False
+    # Until it is set up, there is nothing to close.
+    _closed = True
 
     def __init__(self, depth: int = 128) -> None:
-        self._closed = True
         self._eventfd = -1
         self._depth = depth
         self._ring = Ring(depth)
@@ -137,8 +152,8 @@ class Context:
         full, EBADF for a bad descriptor, EINVAL and so on, as `io_submit(2)`.  ValueError, and nothing is submitted,
         if a request is in flight already or is given twice.
         """
-        if isinstance(requests, Iocb):
-            requests = (requests,)
+        # Our own, whatever it was and whoever changes it meanwhile: what was accepted is told by its place.
+        requests = (requests,) if isinstance(requests, Iocb) else tuple(requests)
         ring = self._ring
         if self._closed:
             raise ValueError("submit on a closed context")
@@ -182,6 +197,7 @@ class Context:
         SubmitError (an OSError) for the first request that is refused; its ``submitted`` says how many requests
         before it were accepted.
         """
+        requests = tuple(requests)
         total = len(requests)
         portion = max(self._depth, 64)
         done = 0
@@ -199,10 +215,11 @@ class Context:
     def getevents(self, min_nr: int = 1, nr: int | None = None, timeout: float | None = None) -> list[Event]:
         """Waits for at least ``min_nr`` events and returns up to ``nr`` of them (default: `depth`, or min_nr if more).
 
-        timeout: seconds, None waits for ever; when it runs out, fewer events than min_nr (or none) are returned.
+        timeout: seconds; None, infinity and a century wait for ever.  When it runs out, fewer events than min_nr (or
+        none) are returned.
         min_nr 0 never waits.  A signal does not end the wait unless its Python handler raises.
         OSError as `io_getevents(2)`: EINVAL if min_nr is negative or more than nr, or in a forked child.
-        ValueError if the context is closed, also when that happens during the wait.
+        ValueError if the context is closed, also when that happens during the wait, and for a negative timeout or nan.
         """
         if nr is None:
             nr = max(min_nr, self._depth)
@@ -217,8 +234,10 @@ class Context:
     def _reap(self, min_nr: int, nr: int, timeout: float | None) -> list[Event]:
         if self._closed:
             raise ValueError("getevents on a closed context")
-        if timeout is not None and timeout < 0:
-            raise ValueError("timeout must not be negative")
+        if timeout is not None:
+            timeout = _limit(timeout)
+        if nr > _MOST_EVENTS:
+            nr = max(min_nr, _MOST_EVENTS)
         events = self._array(nr)
         # As in submit: what was reaped, and whose requests are not in flight any more, cannot get lost.
         result: list[int] = []
@@ -242,7 +261,7 @@ class Context:
             spec = ffi.new("las_timespec *")
         while True:
             if timeout is not None:
-                spec.tv_sec, spec.tv_nsec = divmod(min(round(timeout * 1e9), (1 << 63) - 1), 1_000_000_000)
+                spec.tv_sec, spec.tv_nsec = divmod(round(timeout * 1e9), 1_000_000_000)
             result[:] = map(_getevents, (self._ring.handle,), (min_nr,), (nr,), (events,), (spec,))
             if result[0] != -errno.EINTR:
                 break
@@ -284,7 +303,9 @@ class Context:
         ring = self._ring
         if self._closed:
             raise ValueError("cancel on a closed context")
-        if request._home is not ring:
+        if not isinstance(request, Iocb):
+            raise TypeError(f"a request is needed, not {type(request).__name__}")
+        if not request.busy or request._home is not ring:
             raise ValueError(f"{request!r} is not in flight in this context")
         address = request._address
         out: Any = ffi.new("int64_t[4]")
@@ -343,6 +364,8 @@ class Context:
         if not self._ring.inherited:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
         self.close()
+
+    __reduce__ = refuse_copy
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"in_flight={self.in_flight}"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ctypes
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol, Union
+from operator import index
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, Union
 
 from libaio_shim._native import (
     IOCB_BYTES,
@@ -50,15 +51,14 @@ _OPCODE_NAMES = {
 
 def descriptor(file: FileDescriptorLike) -> int:
     """The int of a descriptor or of an object with ``fileno()``.  TypeError if it is neither."""
-    if isinstance(file, int):
-        return int(file)
+    fileno = getattr(file, "fileno", None)
+    number: Any = file if fileno is None else fileno()
     try:
-        number = file.fileno()
-    except AttributeError:
-        raise TypeError(f"a file descriptor or an object with fileno() is needed, not {type(file).__name__}") from None
-    if not isinstance(number, int):
-        raise TypeError(f"fileno() returned {type(number).__name__}, not int")
-    return int(number)
+        return index(number)
+    except TypeError:
+        if fileno is not None:
+            raise TypeError(f"fileno() returned {type(number).__name__}, not int") from None
+    raise TypeError(f"a file descriptor or an object with fileno() is needed, not {type(file).__name__}")
 
 
 class Iocb(ctypes.Structure):
@@ -96,7 +96,8 @@ class Iocb(ctypes.Structure):
         nbytes: int
         """Length in bytes; the number of buffers for preadv and pwritev."""
         offset: int
-        """Where in the file, in bytes from its start.  Read when the request is submitted."""
+        """Where in the file, in bytes from its start.  Read when the request is submitted; set, it loses what is beyond
+        64 bits."""
         rw_flags: int
         """``os.RWF_*``."""
         reqprio: int
@@ -118,11 +119,15 @@ class Iocb(ctypes.Structure):
     @property
     def busy(self) -> bool:
         """True from an accepted submit until `Context.getevents` or `Context.cancel` returned the event."""
-        return self._home is not None
+        # Missing in one that no prep_* function has made, which no context takes.
+        return getattr(self, "_home", None) is not None
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a request can be neither copied nor pickled: its memory and its buffer's have one address")
 
     def __repr__(self) -> str:
         name = _OPCODE_NAMES.get(self.opcode, str(self.opcode))
-        state = ", busy" if self._home is not None else ""
+        state = ", busy" if self.busy else ""
         return f"<Iocb {name} fd={self.fd} nbytes={self.nbytes} offset={self.offset}{state}>"
 
 
@@ -151,6 +156,8 @@ def _make(
         else:
             _PACK(iocb, 0, 0, 0, flags, opcode, ioprio, fd, address, nbytes, offset, 0, IOCB_FLAG_IOPRIO, -1)
     except struct.error as error:
+        if opcode == IOCB_CMD_POLL:
+            raise bad_argument(fd=fd, events=address) from error
         raise bad_argument(fd=fd, offset=offset, flags=flags, ioprio=ioprio or 0) from error
     iocb._address = _addressof(iocb)
     # The ring that it is in flight in.
@@ -163,7 +170,9 @@ def _make(
 def bad_argument(**arguments: Any) -> Exception:
     """The exception for arguments of which one does not fit into an iocb."""
     for name, value in arguments.items():
-        if not isinstance(value, int):
+        try:
+            index(value)
+        except TypeError:
             return TypeError(f"{name} must be an int, not {type(value).__name__}")
     return OverflowError(f"out of range: {', '.join(f'{name}={value}' for name, value in arguments.items())}")
 
@@ -181,7 +190,10 @@ def prep_pread(fd: FileDescriptorLike, buf: Buffer, offset: int, *, flags: int =
     except (TypeError, ValueError):  # read-only or empty
         keep = pin(buf, True)
         address = address_of(keep)
-    nbytes = len(buf) if type(buf) is bytearray else memoryview(buf).nbytes
+    try:
+        nbytes = len(buf) if type(buf) is bytearray else memoryview(buf).nbytes
+    except ValueError:  # numpy has no format for some of its types
+        nbytes = len(pin(buf, True))
     return _make(IOCB_CMD_PREAD, fd, buf, keep, address, nbytes, offset, flags, ioprio)
 
 

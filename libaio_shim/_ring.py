@@ -6,7 +6,7 @@ import atexit
 import os
 import threading
 import weakref
-from typing import Any
+from typing import Any, NoReturn
 
 from libaio_shim._native import EVENT_BYTES, RING_HEADER_BYTES, ffi, lib, raise_errno
 
@@ -60,6 +60,11 @@ class Ring:
         _live.discard(self)
         if not self.inherited:
             lib.las_io_destroy(self.handle)
+
+
+def refuse_copy(owner: object) -> NoReturn:
+    """The ``__reduce__`` of who owns a ring: a copy would destroy it under the original."""
+    raise TypeError(f"{type(owner).__name__} objects can be neither copied nor pickled")
 
 
 def _at_exit() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from libaio_shim._native import pin
 from libaio_shim.asyncio._context import AsyncContext
 from libaio_shim.asyncio._hosts import current_host
 
@@ -93,12 +94,16 @@ class AsyncFile:
 
     async def _write_bytes(self, data: Buffer) -> int:
         """Writes all at the position."""
-        with memoryview(data) as view:
-            size = view.nbytes
+        size = len(pin(data, False))
         position = self._position
         # Taken at once, so that two tasks that write without waiting for each other do not write over each other.
         self._position += size
-        await self._write_all(data, position)
+        try:
+            await self._write_all(data, position)
+        except OSError:
+            if self._position == position + size:
+                self._position = position
+            raise
         if self._appends and size:
             self._position = os.fstat(self._fd).st_size
         return size
@@ -130,8 +135,7 @@ class AsyncFile:
     async def pwrite(self, data: Buffer, offset: int) -> int:
         """Writes all the bytes at ``offset`` (at the end, in append mode); the position does not change."""
         self._check_writes()
-        with memoryview(data) as view:
-            size = view.nbytes
+        size = len(pin(data, False))
         await self._write_all(data, offset)
         return size
 

@@ -28,7 +28,7 @@ from libaio_shim._native import (
     ffi,
     raise_errno,
 )
-from libaio_shim._ring import HEAD, TAIL
+from libaio_shim._ring import HEAD, TAIL, refuse_copy
 from libaio_shim.asyncio._core import PACK, PEEK, SMALL_BYTES, Core, submit
 
 if TYPE_CHECKING:
@@ -229,7 +229,10 @@ class AsyncContext(Core):
 
     async def poll(self, fd: FileDescriptorLike, events: int) -> int:
         """Waits for ``select.POLL*`` events (a mask).  Returns the mask of those that happened."""
-        return await self._simple(IOCB_CMD_POLL, fd, ffi.cast("void *", events), True)
+        mask = index(events)
+        if mask >> 64:
+            raise OverflowError(f"out of range: events={events}")  # cffi would take the lower half of it
+        return await self._simple(IOCB_CMD_POLL, fd, ffi.cast("void *", mask), True)
 
     async def _simple(self, opcode: int, fd: FileDescriptorLike, memory: Any, abandon: bool) -> int:
         result = self._start(opcode, fd, memory, 0, 0, 0, None)
@@ -260,16 +263,17 @@ class AsyncContext(Core):
 
     async def write_all(self, fd: FileDescriptorLike, data: Buffer, offset: int) -> None:
         """Writes all of the buffer's bytes at ``offset``, in several requests if one is cut short."""
+        memory = _from_buffer(_CHARS, data)
+        size = len(memory)
         done = await self.write(fd, data, offset)
-        view = memoryview(data)
-        if done == view.nbytes:
+        if done == size:
             return
-        with view.cast("B") as view:
-            while done < len(view):
-                written = await self.write(fd, view[done:], offset + done)
-                if not written:
-                    raise OSError(errno.EIO, "write returned 0")
-                done += written
+        view = memoryview(ffi.buffer(memory))
+        while done < size:
+            written = await self.write(fd, view[done:], offset + done)
+            if not written:
+                raise OSError(errno.EIO, "write returned 0")
+            done += written
 
     @property
     def depth(self) -> int:
@@ -316,11 +320,13 @@ class AsyncContext(Core):
         await self.aclose()
 
     def __del__(self) -> None:
-        if self._closed:
+        if getattr(self, "_closed", True):  # not there if it was never set up
             return
         if not self._ring.inherited and not self._own_care:
             warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
         self.close()
+
+    __reduce__ = refuse_copy
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"in_flight={self.in_flight} waiting={self.waiting}"

@@ -52,7 +52,8 @@ from libaio_shim.asyncio._hosts import Host, current_host, homeless
 
 # The iocb of linux/aio_abi.h as eight words: data; key and rw_flags, opcode and descriptor, buf, nbytes, offset;
 # reserved, flags and eventfd.  Those in the middle are packed for each request, the others are a slot's own.
-PACK = struct.Struct("=5q").pack_into
+_PACKED = struct.Struct("=5q")
+PACK = _PACKED.pack_into
 _PACKED_AT = 8
 _POINTER_WORD = 3
 _FLAGS_WORD = 7
@@ -88,14 +89,16 @@ class Pending:
 
     __slots__ = ("arguments", "data", "done", "host", "keep", "opcode", "result", "slot", "small", "waiter")
 
-    def __init__(self, slot: int, opcode: int, keep: Any, small: bool, arguments: tuple[Any, ...] | None) -> None:
+    def __init__(
+        self, slot: int, opcode: int, keep: Any, small: bool, arguments: tuple[bytes, Any, int] | None
+    ) -> None:
         self.slot = slot
         """Where it is in flight, or -1 while it is queued."""
         self.opcode = opcode
         self.keep = keep
         """What must live until the event."""
         self.arguments = arguments
-        """What to pack, while it is queued."""
+        """While it is queued: its iocb as `PACK` packs it, where to read or write, and how much."""
         self.small = small
         """It reads into its slot's memory..."""
         self.data = b""
@@ -366,9 +369,13 @@ class Core:
         # The former loop may have ended before it came to that.
         self._flush_comes = False
 
-    def _enqueue(self, *arguments: Any) -> None:
-        opcode, _, memory, _, _, _, keep = arguments
-        pending = Pending(-1, opcode, keep, memory is None, arguments)
+    def _enqueue(self, opcode: int, fd: int, memory: Any, nbytes: int, offset: int, flags: int, keep: Any) -> None:
+        try:
+            # Now: who has made a mistake learns of it as if nothing had been queued.
+            words = _PACKED.pack(flags << 32, fd << 32 | opcode, 0, nbytes, offset)
+        except (struct.error, TypeError):
+            raise bad_argument(fd=fd, nbytes=nbytes, offset=offset, flags=flags) from None
+        pending = Pending(-1, opcode, keep, memory is None, (words, memory, nbytes))
         self._close_quick()
         self._backlog.append(pending)
         self._last = pending
@@ -390,14 +397,11 @@ class Core:
         # Much of what is queued may be in memory after all, and is then copied inside submit: not all in one turn.
         while backlog and free and total < _TURN_BYTES:
             pending = backlog.popleft()
-            opcode, fd, memory, nbytes, offset, flags, _ = pending.arguments or ()
+            words, memory, nbytes = pending.arguments or (b"", None, 0)
             slot = free.pop()
-            try:
-                self._pack(slot, opcode, fd, memory, nbytes, offset, flags)
-            except (TypeError, OverflowError):
-                free.append(slot)
-                self._finish(pending, -errno.EINVAL)
-                continue
+            at = slot * IOCB_BYTES + _PACKED_AT
+            self._slab[at : at + len(words)] = words
+            self._pointers[slot * _IOCB_WORDS + _POINTER_WORD] = self._memory(slot) if memory is None else memory
             total += nbytes
             self._iocb_addresses[len(batch)] = self._base + slot * IOCB_BYTES
             holders[slot] = pending

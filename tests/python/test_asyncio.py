@@ -465,6 +465,42 @@ def test_errors_of_queued_requests_reach_their_own_task(run: Run[Any], stall: St
     run(main())
 
 
+def test_mistakes_are_told_the_same_when_requests_queue(run: Run[Any], stall: Stall, stalled_fd: int, fd: int) -> None:
+    """TypeError and OverflowError at once, however full the context is."""
+
+    async def main() -> None:
+        async with AsyncContext(1) as ctx:
+            with stall.holding():
+                first = asyncio.ensure_future(ctx.read(stalled_fd, 4, 0))
+                await until(lambda: ctx.in_flight == 1)
+                for arguments in ((fd, 1, "x"), (fd, 1, 1.5), (fd, 1, None)):
+                    with pytest.raises(TypeError, match="offset must be an int"):
+                        await ctx.read(*arguments)  # type: ignore[arg-type]
+                for arguments in ((fd, 1, 1 << 63), (1 << 33, 1, 0)):
+                    with pytest.raises(OverflowError, match="out of range"):
+                        await ctx.read(*arguments)  # type: ignore[arg-type]
+                assert ctx.waiting == 0
+            assert await first == b"AAAA"
+
+    run(main())
+
+
+def test_masks_of_polls_are_taken_whole(run: Run[Any]) -> None:
+    """No fraction is dropped, nor what is beyond 64 bits."""
+
+    async def main() -> None:
+        left, right = socket.socketpair()
+        with left, right:
+            async with AsyncContext(1) as ctx:
+                for mask in (-1, 1 << 64 | select.POLLOUT):
+                    with pytest.raises(OverflowError, match="events"):
+                        await ctx.poll(left, mask)
+                with pytest.raises(TypeError):
+                    await ctx.poll(left, 4.0)  # type: ignore[arg-type]
+
+    run(main())
+
+
 def test_flags_are_one_requests_own(run: Run[Any], fd: int) -> None:
     """What a request was given does not stick to the slot: RWF_NOWAIT on a file that is not cached would fail."""
 

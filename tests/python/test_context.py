@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import errno
 import gc
+import math
 import mmap
 import os
+import pickle
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 import warnings
 from array import array
+from datetime import timedelta
+from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +30,7 @@ from hypothesis import strategies as st
 
 from libaio_shim import (
     AlignedBuffer,
+    Batch,
     Context,
     Event,
     Iocb,
@@ -37,6 +45,7 @@ from libaio_shim import (
     prep_pwritev,
     stats,
 )
+from libaio_shim.asyncio import AsyncContext
 
 
 def finish(context: Context, *requests: Iocb) -> list[int]:
@@ -148,6 +157,61 @@ def test_bad_arguments_are_named(fd: int) -> None:
         prep_fsync("file")  # type: ignore[arg-type]
     with pytest.raises(TypeError):
         prep_pwrite(fd, "text", 0)  # type: ignore[arg-type]
+
+
+def test_bad_polls_are_named(fd: int) -> None:
+    """The mask, not a buffer's address."""
+    for bad in (-1, 1 << 64):
+        with pytest.raises(OverflowError, match=f"events={bad}"):
+            prep_poll(fd, bad)
+    with pytest.raises(TypeError, match="events must be an int, not str"):
+        prep_poll(fd, "x")  # type: ignore[arg-type]
+
+
+def test_numbers_of_other_kinds_are_descriptors_and_offsets(fd: int) -> None:
+    """Whatever has __index__, as for os.pread."""
+    numpy = pytest.importorskip("numpy", reason="numpy is not installed (pip install numpy)")
+
+    class File:
+        def __init__(self, answer: Any) -> None:
+            self.answer = answer
+
+        def fileno(self) -> Any:
+            return self.answer
+
+    for file in (numpy.int64(fd), File(numpy.int32(fd))):
+        request = prep_pread(file, bytearray(1), numpy.uint8(7))
+        assert (request.fd, request.offset) == (fd, 7)
+    with pytest.raises(TypeError, match=r"fileno\(\) returned NoneType"):
+        prep_fsync(File(None))
+    with pytest.raises(OverflowError, match="fd"):
+        prep_fsync(1 << 31)
+    # A type that numpy can only export without saying what it is.
+    dates = numpy.zeros(2, dtype="M8[s]")
+    assert prep_pread(fd, dates, 0).nbytes == prep_pwrite(fd, dates, 0).nbytes == 16
+
+
+def test_requests_and_contexts_are_not_copied(fd: int) -> None:
+    """A copy would free the original's memory, or use it."""
+    with Context(4) as context, Batch(fd, [bytearray(1)]) as batch:
+        for original in (context, batch, prep_pread(fd, bytearray(1), 0), AsyncContext(4)):
+            for work in (copy.copy, copy.deepcopy, pickle.dumps):
+                with pytest.raises(TypeError, match="neither copied nor pickled"):
+                    work(original)
+            if isinstance(original, AsyncContext):
+                original.close()
+
+
+def test_what_was_never_set_up_needs_no_end() -> None:
+    """Wrong arguments are one error: none is added when the object goes."""
+    reported: list[Any] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "unraisablehook", reported.append)
+        for kind in (Context, AsyncContext, Batch):
+            with pytest.raises(TypeError, match="nope"):
+                kind(nope=1)  # type: ignore[operator]
+        gc.collect()
+    assert not reported
 
 
 def test_objects_with_fileno_are_descriptors(path: Path) -> None:
@@ -368,6 +432,33 @@ def test_getevents_returns_in_time(stall: Stall, stalled_fd: int) -> None:
             with pytest.raises(ValueError, match="negative"):
                 context.getevents(1, timeout=-1)
         assert len(context.getevents(1, timeout=100)) == 1
+
+
+def test_any_real_number_is_a_timeout(fd: int) -> None:
+    """Infinity and what no clock reaches wait for ever; nan and text are refused, and no event is lost by it."""
+    with Context(4) as context:
+        for timeout in (math.inf, 1e300, sys.maxsize, 10**30, Decimal(5), Fraction(10, 3), True):
+            context.submit(prep_pread(fd, bytearray(1), 0))
+            assert len(context.getevents(timeout=timeout)) == 1  # type: ignore[arg-type]
+        for timeout in (Decimal("0.001"), Fraction(1, 1000), 1e-12, -0.0):
+            assert context.getevents(timeout=timeout) == []  # type: ignore[arg-type]
+        for timeout in (math.nan, -math.inf, -1e-12, Decimal(-1)):
+            with pytest.raises(ValueError, match="timeout must not be"):
+                context.getevents(timeout=timeout)  # type: ignore[arg-type]
+        for bad in ("1", b"1", timedelta(seconds=1)):
+            with pytest.raises(TypeError, match="real number"):
+                context.getevents(timeout=bad)  # type: ignore[arg-type]
+
+
+def test_any_number_of_events_may_be_asked_for(fd: int) -> None:
+    """Up to as many as there are; no memory is taken for those that cannot be."""
+    with Context(4) as context:
+        for nr in (1 << 31, sys.maxsize, 1 << 70):
+            context.submit(prep_pread(fd, bytearray(1), 0))
+            assert len(context.getevents(1, nr)) == 1
+        for numbers in ((1.5,), ("1",), (0, 1.5), (0, None, "x")):
+            with pytest.raises(TypeError):
+                context.getevents(*numbers)  # type: ignore[arg-type]
 
 
 def test_a_signal_interrupts_only_if_its_handler_raises(stall: Stall, stalled_fd: int) -> None:
@@ -611,3 +702,33 @@ def test_what_is_no_request_is_refused(fd: int) -> None:
             assert not request.busy
         assert context.in_flight == 0
         assert context.submit(request) == 1
+
+
+def test_a_request_of_nobody_s_making_is_refused(fd: int) -> None:
+    """Iocb is public, its constructor makes nothing that can be submitted; it can be shown all the same."""
+    request = Iocb()
+    assert not request.busy
+    assert repr(request) == "<Iocb pread fd=0 nbytes=0 offset=0>"
+    with Context(4) as context:
+        with pytest.raises(TypeError, match="prep_"):
+            context.submit(request)
+        with pytest.raises(ValueError, match="not in flight"):
+            context.cancel(request)
+        with pytest.raises(TypeError, match="NoneType"):
+            context.cancel(None)  # type: ignore[arg-type]
+
+
+def test_what_is_refused_in_any_collection_is_free_again(fd: int) -> None:
+    """Also where places are not numbers, and where the list is changed while the engine has it."""
+    good, bad = prep_pread(fd, bytearray(1), 0), prep_pread(-1, bytearray(1), 0)
+    with Context(4) as context:
+        assert context.submit(dict.fromkeys([good, bad])) == 1  # type: ignore[arg-type]
+        assert (good.busy, bad.busy) == (True, False)
+        context.getevents()
+        assert context.submit(request for request in (good, bad)) == 1  # type: ignore[arg-type]
+        assert (good.busy, bad.busy) == (True, False)
+        context.getevents()
+        with pytest.raises(SubmitError) as caught:
+            context.submit_all(request for request in (good, bad))  # type: ignore[arg-type]
+        assert caught.value.iocb is bad
+        context.getevents()

@@ -248,6 +248,26 @@ def test_two_tasks_that_write_do_not_overwrite_each_other(tmp_path: Path) -> Non
     asyncio.run(main())
 
 
+def test_a_write_that_fails_leaves_the_position(path: Path) -> None:
+    """What is no contiguous buffer, what the file does not take; what numpy cannot describe is written all the same."""
+    numpy = pytest.importorskip("numpy", reason="numpy is not installed (pip install numpy)")
+
+    async def main() -> None:
+        async with las.open(path, "r+b") as file:
+            with pytest.raises(BufferError):
+                await file.write(memoryview(b"abcd")[::2])
+            assert await file.tell() == 0
+            assert await file.write(numpy.zeros(2, dtype="M8[s]")) == 16
+            assert await file.pwrite(numpy.zeros(2, dtype="M8[s]"), 0) == 16
+            assert await file.tell() == 16
+        async with las.open("/dev/full", "wb") as full:
+            with raises_errno(errno.ENOSPC):
+                await full.write(b"x")
+            assert await full.tell() == 0
+
+    asyncio.run(main())
+
+
 def test_trio_opens_files(path: Path) -> None:
     """The same on trio, several runs one after the other."""
     trio = pytest.importorskip("trio", reason="trio is not installed (pip install trio)")
