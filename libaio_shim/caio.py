@@ -17,12 +17,13 @@ objects with a file descriptor and any buffers.
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import errno
 import os
 import sys
 from collections.abc import Awaitable, Callable
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import libaio_shim
 from libaio_shim._native import raise_errno
@@ -37,7 +38,7 @@ __all__ = ["AsyncioContext", "Context", "Operation", "install", "uninstall"]
 class Operation:
     """One request, made by `read`, `write`, `fsync` or `fdsync`, submitted once."""
 
-    __slots__ = ("_callback", "_context", "_iocb", "_payload", "_priority", "_result")
+    __slots__ = ("__weakref__", "_callback", "_context", "_iocb", "_payload", "_priority", "_result")
 
     def __init__(self, iocb: libaio_shim.Iocb, payload: Any, priority: int) -> None:
         self._iocb = iocb
@@ -71,7 +72,11 @@ class Operation:
         return cls(libaio_shim.prep_fdsync(fd), None, priority)
 
     def get_value(self) -> bytes | int | None:
-        """The bytes that were read, the number of those written, None for fsync and fdsync; OSError if it failed."""
+        """The bytes that were read, the number of those written, None for fsync and fdsync; OSError if it failed.
+
+        RuntimeError while it is in flight.
+        """
+        self._check_idle()
         result = self._result
         if result is None:
             return b"" if isinstance(self._payload, bytearray) else None
@@ -80,6 +85,10 @@ class Operation:
         if isinstance(self._payload, bytearray):
             return bytes(memoryview(self._payload)[:result])
         return result if self._payload is not None else None
+
+    def _check_idle(self) -> None:
+        if self._iocb.busy:
+            raise RuntimeError("the operation is in flight")
 
     @property
     def fileno(self) -> int:
@@ -93,7 +102,8 @@ class Operation:
 
     @property
     def payload(self) -> bytes | memoryview | None:
-        """The buffer."""
+        """The buffer.  RuntimeError while it is in flight."""
+        self._check_idle()
         return memoryview(self._payload) if isinstance(self._payload, bytearray) else self._payload
 
     @property
@@ -119,6 +129,23 @@ class Operation:
         return True
 
 
+class _FullError(BlockingIOError, OverflowError):
+    """EAGAIN, for which caio raises OverflowError."""
+
+
+class _RefusedError(OSError, ValueError):
+    """EBADF, EINVAL, for which caio raises ValueError."""
+
+
+def _report(error: BaseException) -> None:
+    """Hands error to `sys.unraisablehook`, whose argument only the interpreter can make: when a C callback raises."""
+
+    def raising() -> NoReturn:
+        raise error
+
+    ctypes.PYFUNCTYPE(None)(raising)()
+
+
 class Context:
     """caio's low level: submit operations, wait for `fileno`, let `process_events` call their callbacks."""
 
@@ -139,7 +166,11 @@ class Context:
         return self._fileno
 
     def submit(self, *aio_operations: Operation) -> int:
-        """Starts operations, except those that were started before; returns how many."""
+        """Starts operations, except those that were started before; returns how many: the first so many of them.
+
+        OSError if the first is refused, which is also a ValueError (EBADF, EINVAL) or an OverflowError (EAGAIN: there
+        is no room), as with caio.
+        """
         fresh = []
         for operation in aio_operations:
             if not isinstance(operation, Operation):
@@ -151,6 +182,10 @@ class Context:
         accepted = 0
         try:
             accepted = self._context.submit([operation._iocb for operation in fresh]) if fresh else 0
+        except BlockingIOError as error:
+            raise _FullError(*error.args) from None
+        except OSError as error:
+            raise _RefusedError(*error.args) from None
         finally:
             for operation in fresh[accepted:]:
                 operation._context = None
@@ -176,8 +211,15 @@ class Context:
         return os.eventfd_read(self._fileno)
 
     def process_events(self, max_requests: int = 512, min_requests: int = 0, timeout: int = 0) -> int:
-        """Waits timeout seconds (0: for ever) for min_requests events, calls the callbacks, returns how many."""
-        events = self._context.getevents(min_requests, max_requests, timeout or None)
+        """Waits up to timeout seconds (negative: for ever) for min_requests events, calls the callbacks, returns how
+        many events there were.
+
+        What a callback raises goes to `sys.unraisablehook`.  ValueError if min_requests is negative or more than
+        max_requests.
+        """
+        if not 0 <= min_requests <= max_requests:
+            raise ValueError(f"min_requests must be from 0 to max_requests, not {min_requests}")
+        events = self._context.getevents(min_requests, max_requests, timeout if timeout >= 0 else None)
         for event in events:
             self._done(event)
         return len(events)
@@ -186,11 +228,18 @@ class Context:
         operation = self._operations.pop(event.iocb)
         operation._result = event.res
         if operation._callback is not None:
-            operation._callback(event.res)
+            try:
+                operation._callback(event.res)
+            except BaseException as error:  # the other events would be lost
+                _report(error)
 
     def close(self) -> None:
-        """Waits for what runs and frees everything."""
+        """Waits for what runs and frees everything; also done when the context is forgotten, since caio's has none."""
         self._context.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_fileno"):
+            self.close()
 
 
 class AsyncioContext:
@@ -212,12 +261,7 @@ class AsyncioContext:
         **kwargs: Any,
     ) -> None:
         """deferred is accepted and has no effect: requests that wait are submitted together in any case."""
-        if loop is None:
-            try:
-                loop = asyncio.get_running_loop()
-            except RuntimeError:
-                loop = asyncio.get_event_loop()
-        self.loop = loop
+        self._loop = loop or asyncio._get_running_loop()
         self.deferred = deferred
         self.context: AsyncContext = AsyncContext(max_requests or self.MAX_REQUESTS_DEFAULT)
         # aiofile's default context is closed with its loop, or never.
@@ -225,6 +269,11 @@ class AsyncioContext:
         # A method of a method costs a coroutine more at every request: these are the context's own.
         self._read = self.context.read
         self._write = self.context.write
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The one that runs, else that of the creation.  RuntimeError if there is neither."""
+        return asyncio._get_running_loop() or self._loop or asyncio.get_running_loop()
 
     def read(self, nbytes: int, fd: int, offset: int, priority: int = 0) -> Awaitable[bytes]:
         """nbytes bytes of fd from offset, fewer at the end of the file."""
@@ -288,6 +337,9 @@ def install() -> ModuleType:
     replacements = (Context, Operation, AsyncioContext, this, this)
     for name, value in zip(_NAMES, replacements, strict=True):
         setattr(caio, name, value)
+    # For who asks what an object is by caio's abstract classes.
+    caio.AbstractContext.register(Context)
+    caio.AbstractOperation.register(Operation)
     return caio
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import hashlib
 import os
 import select
 import shutil
+import sys
+import warnings
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -163,7 +167,7 @@ def test_operations_and_callbacks(fd: int, payload: bytes) -> None:
     assert read.context is context
     sync, data = Operation.fsync(fd), Operation.fdsync(fd)
     context.submit(sync, data)
-    assert context.process_events(min_requests=2) == 2
+    assert context.process_events(min_requests=2, timeout=-1) == 2
     assert sync.get_value() is data.get_value() is None
     assert bad.get_value() == b""
     assert context.cancel(bad) == 0
@@ -174,6 +178,107 @@ def test_operations_and_callbacks(fd: int, payload: bytes) -> None:
         with pytest.raises(ValueError, match=r"must|Invalid"):
             wrong()
     context.close()
+
+
+def finish(context: Any, count: int) -> None:
+    """Waits until count callbacks were called."""
+    assert context.process_events(min_requests=count, timeout=-1) == count
+
+
+def test_process_events_waits_as_caio_s_does(fd: int) -> None:
+    """Not at all unless told to, for ever if the time-out is negative; impossible numbers are ValueError."""
+    context = libaio_shim.caio.Context(8)
+    assert context.process_events(min_requests=1) == 0
+    assert context.process_events(min_requests=1, timeout=0) == 0
+    for numbers in ({"max_requests": 1, "min_requests": 5}, {"min_requests": -1}, {"max_requests": -1}):
+        with pytest.raises(ValueError, match="min_requests"):
+            context.process_events(**numbers)
+    context.submit(libaio_shim.caio.Operation.fsync(fd))
+    finish(context, 1)
+    context.close()
+
+
+def test_an_operation_tells_nothing_while_in_flight(fd: int) -> None:
+    """RuntimeError for its value and its payload until its event was processed."""
+    context = libaio_shim.caio.Context(8)
+    operation = libaio_shim.caio.Operation.read(4, fd, 0)
+    context.submit(operation)
+    for use in (lambda: operation.payload, operation.get_value):
+        with pytest.raises(RuntimeError, match="in flight"):
+            use()
+    finish(context, 1)
+    assert operation.get_value() == b"AAAA"
+    context.close()
+
+
+def test_a_callback_that_raises_takes_no_other_s_event(fd: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All are called, what they raise is reported as unraisable, as caio does."""
+    context = libaio_shim.caio.Context(8)
+    reported: list[Any] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda hook: reported.append((hook.exc_type, hook.exc_value.args)))
+
+    def bad(result: int) -> None:
+        raise KeyError(result)
+
+    operations = [libaio_shim.caio.Operation.write(b"x", fd, i) for i in range(3)]
+    for operation in operations:
+        operation.set_callback(bad)
+    context.submit(*operations)
+    finish(context, 3)
+    assert reported == [(KeyError, (1,))] * 3
+    assert [operation.get_value() for operation in operations] == [1, 1, 1]
+    context.close()
+
+
+def test_refusals_are_caio_s_exceptions_too(fd: int) -> None:
+    """OverflowError when there is no room, ValueError for a bad descriptor; both are OSError as well."""
+    context = libaio_shim.caio.Context(1)
+    with pytest.raises(ValueError, match="descriptor") as refused:
+        context.submit(libaio_shim.caio.Operation.read(1, -1, 0))
+    assert isinstance(refused.value, OSError)
+    operations = [libaio_shim.caio.Operation.read(1, fd, 0) for _ in range(5000)]
+    accepted = context.submit(*operations)
+    with pytest.raises(OverflowError) as full:
+        context.submit(*operations[accepted:])
+    assert isinstance(full.value, BlockingIOError)
+    context.close()
+
+
+def test_a_forgotten_low_level_context_says_nothing(fd: int) -> None:
+    """caio's has no close(): nobody is to blame.  Operations with callbacks that know them are collected."""
+    context = libaio_shim.caio.Context(8)
+    operation = libaio_shim.caio.Operation.read(1, fd, 0)
+    operation.set_callback(lambda result, operation=operation: operation)
+    gone = weakref.ref(operation)
+    context.submit(operation)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        del context, operation
+        gc.collect()
+    assert gone() is None
+    assert not caught
+
+
+def test_a_context_made_outside_of_a_loop_knows_the_loop_that_runs(fd: int) -> None:
+    """Nobody asks asyncio for a current loop, which from Python 3.14 on there is not."""
+    context = libaio_shim.caio.AsyncioContext(4)
+    with pytest.raises(RuntimeError, match="no running event loop"):
+        _ = context.loop
+
+    async def main() -> None:
+        assert context.loop is asyncio.get_running_loop()
+        assert await context.read(4, fd, 0) == b"AAAA"
+
+    for _ in range(2):
+        asyncio.run(main())
+    context.close()
+
+
+@pytest.mark.usefixtures("installed")
+def test_objects_are_instances_of_caio_s_abstract_classes(fd: int) -> None:
+    """For who asks."""
+    assert isinstance(libaio_shim.caio.Operation.fsync(fd), caio.AbstractOperation)
+    assert issubclass(libaio_shim.caio.Context, caio.AbstractContext)
 
 
 def test_operations_on_the_asyncio_context(fd: int, payload: bytes) -> None:
