@@ -56,7 +56,7 @@ long las_cancel(struct las_ctx *ctx, uint64_t obj, struct las_event *result)
 		}
 	}
 	if (!req && native && las_native_cancel(native, &ctx->owner, obj)) {
-		las_native_drain(native);
+		las_native_drain(native, false);
 		return -EINPROGRESS;
 	}
 	if (!req)
@@ -86,7 +86,7 @@ static bool wait_native(struct las_ctx *ctx)
 	if (las_crew_is_stranger())
 		return false; /* nor their eventfds: the reaper does */
 	if (!las_native_try_lead(native, &lead)) {
-		las_native_drain(native); /* the leader may have gone for good */
+		las_native_drain(native, false); /* the leader may have gone for good */
 		return false;
 	}
 	n = las_native_wait(native, las_now_ns() + PATIENCE_NS, NULL);

@@ -56,6 +56,7 @@ struct submission {
 	bool unseen;        /* the last of them are polls that only the kernel has looked at, or will */
 	unsigned withdrawn; /* how many of those that were accepted last are not, after all; they never ran */
 	bool look;          /* what follows is looked at here first */
+	bool reaper; /* there is one */
 	bool asked_descriptors, shares_descriptors;
 	bool asked_priority;
 	int16_t priority;
@@ -328,12 +329,16 @@ static bool waits_for_writes(const struct candidate *c)
 }
 
 /*
- * Without a reaper, events of the native lane would only come when the program calls io_getevents.  Polls, which can
- * be waited for nowhere else then, take that chance.
+ * Without a reaper, events of the native lane would only come when the program calls io_getevents.  Polls take that
+ * chance: in the crew they would need a thread too.
  */
 static bool somebody_reaps(struct submission *s, const struct candidate *c)
 {
-	return s->native_count || c->op.kind == LAS_OP_POLL || las_reaper_watch();
+	if (c->op.kind == LAS_OP_POLL)
+		return true;
+	if (!s->reaper)
+		s->reaper = las_reaper_watch();
+	return s->reaper;
 }
 
 /* True if the native lane takes it. */
@@ -345,12 +350,7 @@ static bool enqueue_native(struct submission *s, struct candidate *c)
 	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) || !somebody_reaps(s, c) ||
 	    las_route_is_append(c->file, &c->op) || waits_for_writes(c) || !native_of(s->ctx))
 		return false;
-	/* Where nobody may come for the event.  A poll is none the worse for that: in the crew it needs a thread too. */
-	if (c->op.kind != LAS_OP_POLL && (c->iocb.flags & LAS_FLAG_RESFD || must_be_reaped(s->ctx)) &&
-	    !las_reaper_watch())
-		return false;
-	/* A late refusal would go to the crew; with other threads about, any may come late. */
-	hold = las_op_is_rw(&c->op) && (las_native_needs_hold(&c->op) || las_load_relaxed(&s->ctx->shared));
+	hold = las_native_needs_hold(&c->op); /* a late refusal goes to the crew */
 	if ((hold || c->eventfd) && !crew_can_help(s))
 		return false; /* nor could the reaper raise the eventfd */
 	req = make_request(s, c, LAS_LANE_NATIVE, hold);
@@ -406,7 +406,7 @@ static int enqueue(struct submission *s, struct candidate *c)
 /* Whether the native lane takes a transfer within one block without a look at its file. */
 static bool goes_unseen(struct submission *s)
 {
-	return las_config.lanes & LAS_LANE_NATIVE && !las_load_relaxed(&s->ctx->shared) && native_of(s->ctx);
+	return las_config.lanes & LAS_LANE_NATIVE && native_of(s->ctx);
 }
 
 /* From here on the op may own memory. */
@@ -568,7 +568,7 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 
 	s.ctx = ctx;
 	s.quiet = quiet;
-	s.unseen = s.look = s.asked_descriptors = s.asked_priority = false;
+	s.unseen = s.look = s.reaper = s.asked_descriptors = s.asked_priority = false;
 	s.shares_descriptors = true;
 	s.native_count = s.withdrawn = 0;
 	las_ctx_used(ctx);

@@ -72,7 +72,7 @@ static long take(struct las_ctx *ctx, long nr, struct las_event *events)
 	uint32_t available, n;
 
 	if (native && las_native_in_flight(native) && !las_crew_is_stranger())
-		las_native_drain(native);
+		las_native_drain(native, las_ring_available(&ctx->slots) == 0);
 	available = las_ring_available(&ctx->slots);
 	if (available > nr)
 		available = (uint32_t)nr;

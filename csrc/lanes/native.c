@@ -38,6 +38,8 @@
 #define LATE_NS ((int64_t)500 * 1000 * 1000) /* a leader away for longer may have left by longjmp, or have ended */
 #define SINGLE_BLOCK 4096                    /* a transfer within one block cannot be refused halfway */
 
+_Static_assert(LAS_NATIVE_BATCH <= 64, "suspects() has a bit for each");
+
 enum { PHASE_DOWN = 1, PHASE_FOUND, PHASE_KERNEL };
 
 struct las_native {
@@ -55,6 +57,7 @@ struct las_native {
 	uint32_t led_head;     /* the hidden ring's head then */
 	bool late;             /* it has been found late; it may be in the kernel all the same; atomic to read */
 	unsigned min;          /* events that make the leader return */
+	uint64_t moved;        /* events claimed so far, at least; atomic to read */
 	struct las_link polls; /* pending polls, to be cancelled */
 	/* What the kernel gave the leader, and nobody has claimed: all else is zero.  Not on its stack, it may jump away. */
 	struct las_event taken[LAS_NATIVE_BATCH];
@@ -306,6 +309,11 @@ static struct las_req *claim(const struct las_event *event)
 	return __atomic_exchange_n(&req->phase, PHASE_FOUND, __ATOMIC_ACQ_REL) == PHASE_DOWN ? NULL : req;
 }
 
+static void count_moved_locked(struct las_native *native, long n)
+{
+	las_store_release(&native->moved, native->moved + (uint64_t)n);
+}
+
 /* Claims the requests of the first n events in the leader's hands. */
 static unsigned claim_taken_locked(struct las_native *native, struct las_req **out, long n)
 {
@@ -318,36 +326,44 @@ static unsigned claim_taken_locked(struct las_native *native, struct las_req **o
 		if (req)
 			out[claimed++] = req;
 	}
+	count_moved_locked(native, n);
 	return claimed;
 }
 
-/*
- * With a leader that is late.  It may be in the kernel and take events off the
- * ring right now, so these are taken by the kernel too, which serves one at a
- * time; what it had taken before it became late is complete and claimed here,
- * in case that it has gone: the kernel has moved head past it.
- */
+/* Beside a leader, which may take events off the ring right now: by the kernel, which serves one at a time. */
 static unsigned take_beside_locked(struct las_native *native, struct las_req **out)
 {
-	const struct las_ring *ring = native->ring;
 	struct las_event events[LAS_NATIVE_BATCH];
 	struct timespec at_once = { 0, 0 };
 	unsigned claimed = 0;
-	long n;
+	long n = las_sys.io_getevents((uintptr_t)native->ring, 0, LAS_NATIVE_BATCH, events, &at_once, NULL);
 
-	if (!native->late) {
-		n = ((int64_t)las_load_acquire(&ring->head) - native->led_head + ring->nr) % ring->nr;
-		las_store_relaxed(&native->late, true);
-		return claim_taken_locked(native, out, n < LAS_NATIVE_BATCH ? n : LAS_NATIVE_BATCH);
-	}
-	n = las_sys.io_getevents((uintptr_t)ring, 0, LAS_NATIVE_BATCH, events, &at_once, NULL);
 	for (long i = 0; i < n; i++) {
 		struct las_req *req = claim(&events[i]);
 
 		if (req)
 			out[claimed++] = req;
 	}
+	if (n > 0)
+		count_moved_locked(native, n);
 	return claimed;
+}
+
+/*
+ * With a leader that is late.  What it had taken before it became late is
+ * complete and claimed here, in case that it has gone: the kernel has moved
+ * head past it.
+ */
+static unsigned take_from_late_locked(struct las_native *native, struct las_req **out)
+{
+	const struct las_ring *ring = native->ring;
+	long n;
+
+	if (native->late)
+		return take_beside_locked(native, out);
+	n = ((int64_t)las_load_acquire(&ring->head) - native->led_head + ring->nr) % ring->nr;
+	las_store_relaxed(&native->late, true);
+	return claim_taken_locked(native, out, n < LAS_NATIVE_BATCH ? n : LAS_NATIVE_BATCH);
 }
 
 /*
@@ -361,7 +377,7 @@ static unsigned take_locked(struct las_native *native, struct las_req **out, uns
 	struct las_ring *ring = native->ring;
 	uint32_t nr = ring->nr, head = las_load_relaxed(&ring->head); /* only this side writes it, under the lock */
 	uint32_t tail = las_load_acquire(&ring->tail); /* pairs with the kernel's barrier after the event */
-	unsigned n = 0;
+	unsigned n = 0, moved = 0;
 
 	if (head == tail)
 		return 0;
@@ -370,9 +386,11 @@ static unsigned take_locked(struct las_native *native, struct las_req **out, uns
 
 		if (req)
 			out[n++] = req;
+		moved++;
 		if (++head == nr)
 			head = 0;
 	}
+	count_moved_locked(native, moved);
 	las_store_release(&ring->head, head);
 	return n;
 }
@@ -393,28 +411,37 @@ static bool is_late(const struct las_native *native)
 	return las_now_ns() - las_load_relaxed(&native->led_ns) >= LATE_NS;
 }
 
+static bool is_empty(const struct las_native *native)
+{
+	return las_load_relaxed(&native->ring->head) == las_load_relaxed(&native->ring->tail);
+}
+
 /* A hint: what arrives right now is found by the next look.  A leader may have gone with events in its hands. */
 static bool has_work(const struct las_native *native)
 {
-	return las_load_relaxed(&native->ring->head) != las_load_relaxed(&native->ring->tail) ||
+	return !is_empty(native) ||
 	       (las_load_relaxed(&native->led) && !las_load_relaxed(&native->late) && is_late(native));
 }
 
-/* False if another thread leads, which may have events in its hands. */
-static bool drain(struct las_native *native)
+/* False if another thread leads, which may have events in its hands.  beside: what is in the ring is taken all the same. */
+static bool drain(struct las_native *native, bool beside)
 {
 	struct las_req *reqs[LAS_NATIVE_BATCH];
 	bool led_by_another;
 	unsigned n;
 
 	do {
+		n = 0;
 		las_lock(&native->lock);
 		led_by_another = led_by_another_locked(native);
-		if (led_by_another) {
-			n = is_late(native) ? take_beside_locked(native, reqs) : 0;
-		} else {
-			n = las_unlikely(native->led) ? claim_taken_locked(native, reqs, LAS_NATIVE_BATCH) : 0;
+		if (!led_by_another) {
+			if (las_unlikely(native->led))
+				n = claim_taken_locked(native, reqs, LAS_NATIVE_BATCH);
 			n += take_locked(native, reqs + n, LAS_NATIVE_BATCH - n);
+		} else if (is_late(native)) {
+			n = take_from_late_locked(native, reqs);
+		} else if (beside && !is_empty(native)) {
+			n = take_beside_locked(native, reqs);
 		}
 		las_unlock(&native->lock);
 		finish_all(native, reqs, n);
@@ -422,10 +449,10 @@ static bool drain(struct las_native *native)
 	return !led_by_another;
 }
 
-void las_native_drain(struct las_native *native)
+void las_native_drain(struct las_native *native, bool beside)
 {
 	if (has_work(native))
-		drain(native);
+		drain(native, beside);
 }
 
 static void set_leader_locked(struct las_native *native, uint32_t ticket, uintptr_t frame, unsigned min)
@@ -566,7 +593,7 @@ void las_native_raise(int eventfd)
 	if (!native)
 		return;
 	come_to(native->ring, 1, eventfd);
-	drain(native);
+	drain(native, false);
 	las_native_put(native);
 }
 
@@ -583,15 +610,59 @@ static void prepare(struct las_native *native, struct las_req *req, int reaper_f
 	las_store_release(&req->phase, PHASE_DOWN);
 }
 
+/* The place in the hidden ring where the next event would come; first how many had been moved on by then. */
+struct place {
+	uint64_t moved;
+	uint32_t tail;
+};
+
+static struct place place_of(const struct las_native *native)
+{
+	struct place place = { .moved = las_load_acquire(&native->moved) };
+
+	place.tail = las_load_relaxed(&native->ring->tail);
+	return place;
+}
+
+/*
+ * Which of n requests the kernel may have refused since then.  Its events stay
+ * readable after they were taken, until others come round to their slots: so
+ * many that it must not be, or all are suspected.
+ */
+static uint64_t suspects(struct las_native *native, struct las_req **reqs, unsigned n, struct place since)
+{
+	struct las_ring *ring = native->ring;
+	uint32_t nr = ring->nr, waiting, tail;
+	uint64_t found = 0;
+
+	las_lock(&native->lock);
+	tail = las_load_acquire(&ring->tail);
+	for (uint32_t at = since.tail; at != tail; at = at + 1 == nr ? 0 : at + 1) {
+		if (ring->events[at].res != -EAGAIN && ring->events[at].res != -EOPNOTSUPP)
+			continue;
+		for (unsigned i = 0; i < n; i++)
+			if (ring->events[at].data == (uint64_t)(uintptr_t)reqs[i])
+				found |= (uint64_t)1 << i;
+	}
+	waiting = (las_load_acquire(&ring->tail) + nr - las_load_acquire(&ring->head)) % nr;
+	/* Those in the leader's hands are not counted yet. */
+	if (native->moved - since.moved + waiting + LAS_NATIVE_BATCH >= nr)
+		found = ~(uint64_t)0;
+	las_unlock(&native->lock);
+	return found;
+}
+
 /*
  * A leader may have the refusal of one of these in its hands, and will find it
  * when their descriptors are the program's again.  They are still DOWN, and so
- * ours.  (Once a context is known to be shared they hold their files anyway.)
+ * ours.
  */
-static void hold_down(struct las_req **reqs, unsigned n)
+static void hold_refused(struct las_native *native, struct las_req **reqs, unsigned n, struct place since)
 {
-	for (unsigned i = 0; i < n; i++)
-		if (!reqs[i]->file && las_op_is_rw(&reqs[i]->op))
+	uint64_t suspected = suspects(native, reqs, n, since);
+
+	for (unsigned i = 0; suspected && i < n; i++)
+		if (suspected >> i & 1 && !reqs[i]->file && las_op_is_rw(&reqs[i]->op))
 			(void)las_hold_get(reqs[i]->fd, LAS_HOLD_LOCKS, &reqs[i]->file);
 }
 
@@ -608,6 +679,7 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 {
 	struct las_iocb *iocbs[LAS_NATIVE_BATCH];
 	struct las_hold *reaper = reaped ? las_reaper_get() : NULL;
+	struct place before = place_of(native);
 	unsigned done = 0;
 
 	for (unsigned i = 0; i < n; i++) {
@@ -628,8 +700,8 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 			while (done < n)
 				turn_away(reqs[done++], -EAGAIN);
 	}
-	if (!drain(native))
-		hold_down(reqs, n);
+	if (!drain(native, false))
+		hold_refused(native, reqs, n, before);
 	for (unsigned i = 0; i < n; i++)
 		if (__atomic_exchange_n(&reqs[i]->phase, PHASE_KERNEL, __ATOMIC_ACQ_REL) == PHASE_FOUND)
 			finish(native, reqs[i], reqs[i]->result, refused);
@@ -682,6 +754,6 @@ unsigned las_native_reap_all(void)
 	las_unlock(&pool.lock);
 	/* Hidden contexts are never freed, so the pointers stay good. */
 	for (unsigned i = 0; i < n; i++)
-		las_native_drain(batch[i]);
+		las_native_drain(batch[i], false);
 	return total;
 }

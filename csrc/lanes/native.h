@@ -51,8 +51,11 @@ unsigned las_native_in_flight(const struct las_native *native);
 void las_native_submit(struct las_native *native, struct las_req **reqs, unsigned n, bool reaped,
                        struct las_link *refused);
 
-/* Moves on what is in the hidden ring, without waiting; nothing if a leader is at it. */
-void las_native_drain(struct las_native *native);
+/*
+ * Moves on what is in the hidden ring, without waiting.  While a leader is at it, only if `beside`: by a system call,
+ * for a thread that would have to sleep otherwise.
+ */
+void las_native_drain(struct las_native *native, bool beside);
 
 /*
  * Leading, in this order: try_lead (false: another thread leads), set
