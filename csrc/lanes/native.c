@@ -330,8 +330,11 @@ static unsigned claim_taken_locked(struct las_native *native, struct las_req **o
 	return claimed;
 }
 
-/* Beside a leader, which may take events off the ring right now: by the kernel, which serves one at a time. */
-static unsigned take_beside_locked(struct las_native *native, struct las_req **out)
+/*
+ * Beside a leader, which may take events off the ring right now: by the kernel, which serves one at a time.  *kicks: how
+ * many of them were meant to make the leader return.
+ */
+static unsigned take_beside_locked(struct las_native *native, struct las_req **out, unsigned *kicks)
 {
 	struct las_event events[LAS_NATIVE_BATCH];
 	struct timespec at_once = { 0, 0 };
@@ -341,6 +344,7 @@ static unsigned take_beside_locked(struct las_native *native, struct las_req **o
 	for (long i = 0; i < n; i++) {
 		struct las_req *req = claim(&events[i]);
 
+		*kicks += events[i].data == KICK;
 		if (req)
 			out[claimed++] = req;
 	}
@@ -354,13 +358,13 @@ static unsigned take_beside_locked(struct las_native *native, struct las_req **o
  * complete and claimed here, in case that it has gone: the kernel has moved
  * head past it.
  */
-static unsigned take_from_late_locked(struct las_native *native, struct las_req **out)
+static unsigned take_from_late_locked(struct las_native *native, struct las_req **out, unsigned *kicks)
 {
 	const struct las_ring *ring = native->ring;
 	long n;
 
 	if (native->late)
-		return take_beside_locked(native, out);
+		return take_beside_locked(native, out, kicks);
 	n = ((int64_t)las_load_acquire(&ring->head) - native->led_head + ring->nr) % ring->nr;
 	las_store_relaxed(&native->late, true);
 	return claim_taken_locked(native, out, n < LAS_NATIVE_BATCH ? n : LAS_NATIVE_BATCH);
@@ -427,8 +431,8 @@ static bool has_work(const struct las_native *native)
 static bool drain(struct las_native *native, bool beside)
 {
 	struct las_req *reqs[LAS_NATIVE_BATCH];
+	unsigned n, kicks = 0;
 	bool led_by_another;
-	unsigned n;
 
 	do {
 		n = 0;
@@ -439,13 +443,15 @@ static bool drain(struct las_native *native, bool beside)
 				n = claim_taken_locked(native, reqs, LAS_NATIVE_BATCH);
 			n += take_locked(native, reqs + n, LAS_NATIVE_BATCH - n);
 		} else if (is_late(native)) {
-			n = take_from_late_locked(native, reqs);
+			n = take_from_late_locked(native, reqs, &kicks);
 		} else if (beside && !is_empty(native)) {
-			n = take_beside_locked(native, reqs);
+			n = take_beside_locked(native, reqs, &kicks);
 		}
 		las_unlock(&native->lock);
 		finish_all(native, reqs, n);
 	} while (n == LAS_NATIVE_BATCH);
+	if (las_unlikely(kicks))
+		las_native_kick(native);
 	return !led_by_another;
 }
 

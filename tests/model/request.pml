@@ -18,7 +18,6 @@ bool hold;              /* req->file */
 bool arrived;           /* its event is in the hidden ring */
 bool taken;             /* in the leader's hands, unclaimed */
 bool led;
-bool shared;            /* another thread uses the context */
 bool descriptor = true; /* the program's is open: io_submit is not back */
 byte finished;
 
@@ -45,7 +44,6 @@ active proctype Submitter()
 	mtype old;
 	bool mine, led_by_another;
 
-	hold = shared; /* enqueue_native() */
 	phase = DOWN;
 	if
 	:: atomic { refused = true; phase = FOUND } /* io_submit says so */
@@ -63,7 +61,7 @@ active proctype Submitter()
 	};
 #ifndef NO_HOLD
 	if
-	:: led_by_another -> hold = true /* hold_down() */
+	:: led_by_another -> hold = refused /* hold_refused(): its event is in the ring, or was */
 	:: else
 	fi;
 #endif
@@ -92,7 +90,6 @@ active proctype Leader()
 {
 	bool mine;
 
-	shared = true;
 	do
 	:: atomic { !led -> led = true };
 		if
@@ -122,13 +119,14 @@ active proctype Leader()
 	od
 }
 
+/* And whoever has the kernel give it events beside the leader: take_beside_locked(). */
 active proctype Reaper()
 {
 	bool mine;
 
 end:
 	do
-	:: atomic { arrived && !led -> arrived = false; claim() };
+	:: atomic { arrived -> arrived = false; claim() };
 		if
 		:: mine -> mine = false; finish(false)
 		:: else

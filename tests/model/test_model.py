@@ -33,6 +33,7 @@ PROGRAMS = {
     "many-at-once": "ONE_SLOW=3 ONE_WAITS=3 TWO_QUICK=1 TWO_WAITS=1",
     "alone": "ONE_QUICK=1 ONE_SLOW=1 ONE_WAITS=2 ALONE",
     "elsewhere": "ONE_SLOW=1 ONE_CREW=1 ONE_WAITS=2 TWO_CREW=1 TWO_WAITS=1",
+    "beside": "ONE_SLOW=1 ONE_WAITS=1 TWO_CREW=2 TWO_WAITS=2",
     "refusals": "ONE_SLOW=2 ONE_WAITS=2 TWO_QUICK=1 TWO_WAITS=1 REFUSALS",
     "kicks-fail": "ONE_SLOW=2 ONE_WAITS=2 TWO_QUICK=1 TWO_WAITS=1 SLICES",
     "destroyed": "ONE_SLOW=2 ONE_WAITS=3 DESTROYS",
@@ -57,6 +58,7 @@ MUTATIONS = {
     "DRAIN_BESIDE_LEADER": "waiting-second-thread",  # events are taken in memory while somebody leads
     "KICK_ONCE": "waiting-many-at-once",  # a kick is one event, whatever the leader waits for
     "POST_SILENTLY": "waiting-alone",  # a post does not tell a leader that counts on several
+    "STEAL_KICKS": "waiting-beside",  # who takes events beside the leader takes its kicks, too, and says nothing
     "KEEP_LATER": "waiting-elsewhere",  # wake_at is the last of the waiters' counts, not the first
     "DESTROY_SILENTLY": "waiting-destroyed",  # io_destroy wakes nobody
     "LOSE_TAKEN": "waiting-jumps-away",  # what a leader had taken is on its stack

@@ -66,7 +66,7 @@ byte need[3];           /* per thread: events that it still waits for */
 byte accepted, ended;
 bool gone;              /* the first thread has jumped away */
 
-#define LOCALS byte n, hands; bool waking, kicking, go, clear, followers, leads, jumped, gave_up
+#define LOCALS byte n, hands; bool waking, kicking, go, clear, followers, leads, jumped, gave_up, stolen
 
 /* ---- lanes/native.c ---- */
 
@@ -117,7 +117,8 @@ inline finish_all()
 
 /*
  * What is in the hidden ring, if nobody leads.  A leader that is late may be in the kernel: then by the kernel's own
- * call, and with what the leader has taken, should it never come back for that.
+ * call, and with what the leader has taken, should it never come back for that.  What was to kick the leader is made
+ * good.
  */
 inline las_native_drain(me)
 {
@@ -142,10 +143,23 @@ inline las_native_drain(me)
 			:: else
 			fi
 #endif
+		/* Beside a leader, by a thread that would have to sleep otherwise. */
+		:: in_flight && led && led != me && me && !late && !avail ->
+			hands = arrived;
+			arrived = 0;
+			stolen = kicks > 0;
+			kicks = 0
 		:: else
 		fi
 	};
-	finish_all()
+	finish_all();
+	if
+	:: atomic { stolen -> stolen = false };
+#ifndef STEAL_KICKS
+		las_native_kick()
+#endif
+	:: else
+	fi
 }
 
 /* Until there is enough, or earlier: by a time-out or a signal, whose handler may also never come back. */
@@ -245,6 +259,10 @@ inline las_submit(me, nquick, nslow, ncrew, crews)
 	atomic { quick = quick + nquick; slow = slow + nslow };
 	if
 	:: ncrew -> las_complete_elsewhere(); crews++
+	:: else
+	fi;
+	if
+	:: ncrew > 1 -> las_complete_elsewhere(); crews++
 	:: else
 	fi
 }
@@ -352,19 +370,34 @@ inline follow(me, impatient)
 	fi
 }
 
+inline take(me)
+{
+	las_native_drain(me);
+	atomic {
+		n = (avail < need[me] -> avail : need[me]);
+		avail = avail - n;
+		need[me] = need[me] - n;
+		n = 0
+	}
+}
+
+/* Twice with a min_nr of 0: it takes what is there. */
+inline las_look_twice(me, count)
+{
+	las_ctx_used(me);
+	need[me] = count;
+	take(me);
+	take(me);
+	need[me] = 0
+}
+
 inline las_wait(me, count, impatient, jumps)
 {
 	las_ctx_used(me);
 	need[me] = count;
 	do
 	:: true ->
-		las_native_drain(me);
-		atomic { /* take() */
-			n = (avail < need[me] -> avail : need[me]);
-			avail = avail - n;
-			need[me] = need[me] - n;
-			n = 0
-		};
+		take(me);
 		if
 		:: !need[me] || dead || gave_up || jumped -> break
 		:: else ->
@@ -406,7 +439,8 @@ active proctype Two()
 	if
 	:: true -> las_wait(2, TWO_WAITS, false, false)
 	:: true -> las_wait(2, TWO_WAITS, true, false)
-	:: true /* it only looks at the ring */
+	:: true -> las_look_twice(2, TWO_WAITS)
+	:: true /* it only looks at the ring in memory */
 	fi;
 #endif
 	ended++
@@ -468,6 +502,7 @@ end:
 inline at_rest()
 {
 	assert(!(arrived || taken) || KEPT);
+	assert(!inside || avail < need[led]);
 	assert(!asleep[1] || avail < need[1]);
 	assert(!asleep[2] || avail < need[2]);
 	assert(!dead || !need[1])
