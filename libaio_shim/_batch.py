@@ -108,11 +108,9 @@ class Batch:
                 state[:] = map(_submit, (self._ring.handle,), (count,), (self._iocbs,))
                 if state[0] < count:
                     refused = self._refused(state)
-                while state[0] > 0:
-                    self._reap(state, results)
+                self._reap_all(state, results)
             finally:
-                while state[0] > 0:
-                    self._reap(state, results)
+                self._reap_all(state, results)
         if refused < 0:
             raise_errno(refused)
         if count and min(results) < 0:
@@ -130,6 +128,12 @@ class Batch:
             state[0] += 1
             return -errno.EAGAIN
         return refused
+
+    def _reap_all(self, state: list[int], results: list[int]) -> None:
+        # A function of its own: in Python 3.13 no finally or with of the same function covers the jump back of a loop,
+        # and that is where signal handlers run.
+        while state[0] > 0:
+            self._reap(state, results)
 
     def _reap(self, state: list[int], results: list[int]) -> None:
         """Waits for all that run, as long as no signal comes."""
