@@ -27,6 +27,7 @@
 #include "lanes/order.h"
 #include "lanes/pollset.h"
 #include "lanes/predictor.h"
+#include "lanes/table.h"
 #include "libaio_shim.h"
 
 #define EXPORT __attribute__((visibility("default")))
@@ -44,6 +45,7 @@ static void start(void)
 	las_pollset_init();
 	las_native_init();
 	las_predictor_init();
+	las_table_init();
 	las_crew_init();
 	las_complete_init();
 	las_wait_init();

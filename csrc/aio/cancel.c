@@ -16,6 +16,7 @@
 #include "lanes/native.h"
 #include "lanes/order.h"
 #include "lanes/pollset.h"
+#include "lanes/table.h"
 
 #define PATIENCE_NS ((int64_t)10 * 1000 * 1000) /* between two looks for requests that have come back to a queue */
 
@@ -83,7 +84,7 @@ static bool wait_native(struct las_ctx *ctx)
 		return false;
 	while (las_native_cancel(native, &ctx->owner, 0))
 		;
-	if (las_crew_is_stranger())
+	if (las_table_is_stranger())
 		return false; /* nor their eventfds: the reaper does */
 	if (!las_native_try_lead(native, &lead)) {
 		las_native_drain(native, false); /* the leader may have gone for good */
@@ -107,7 +108,7 @@ void las_destroy(struct las_ctx *ctx)
 	 */
 	for (;;) {
 		/* In a table of its own this thread would not find their files: then it is left to the crew. */
-		while (!las_crew_is_stranger() && (req = take_queued(&ctx->owner, 0))) {
+		while (!las_table_is_stranger() && (req = take_queued(&ctx->owner, 0))) {
 			if (las_op_must_finish(&req->op) && req->bounded)
 				las_crew_run(req);
 			else

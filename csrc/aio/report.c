@@ -19,6 +19,7 @@
 #include "base/lock.h"
 #include "base/sys.h"
 #include "lanes/crew.h"
+#include "lanes/table.h"
 
 #ifndef LAS_VERSION
 #error "LAS_VERSION is given by the Makefile, from the file VERSION"
@@ -128,7 +129,7 @@ EXPORT void las_finish(void)
 	int saved = errno;
 
 	/* A forked child that never used the library has nothing to finish or to tell. */
-	if (!las_process_ready() || !las_crew_same_process())
+	if (!las_process_ready() || !las_table_same_process())
 		return;
 	/* A handler that interrupted one of our own short sections would wait for itself. */
 	if (las_critical == 0) {

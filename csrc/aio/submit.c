@@ -38,6 +38,7 @@
 #include "lanes/predictor.h"
 #include "lanes/reaper.h"
 #include "lanes/route.h"
+#include "lanes/table.h"
 
 #define UNWAITED \
 	4 /* submissions in a row without a wait, more than its depth, that make a program one that only peeks */
@@ -122,7 +123,7 @@ static int hold_eventfd(struct submission *s, struct candidate *c, struct las_re
 static bool crew_can_help(struct submission *s)
 {
 	if (!s->asked_descriptors) {
-		s->shares_descriptors = las_crew_shares_descriptors();
+		s->shares_descriptors = las_table_shared();
 		s->asked_descriptors = true;
 	}
 	return s->shares_descriptors;
@@ -581,7 +582,7 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 	push_crew(&s);
 	las_batch_fini(&s.files);
 	las_batch_fini(&s.eventfds);
-	if (las_unlikely(las_hold_parked()) && !las_crew_is_stranger() && !las_reaper_watch())
+	if (las_unlikely(las_hold_parked()) && !las_table_is_stranger() && !las_reaper_watch())
 		las_hold_expire(LAS_EXPIRE_NOW); /* there is nobody to close them in time */
 	return accepted;
 }

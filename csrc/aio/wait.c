@@ -27,6 +27,7 @@
 #include "lanes/crew.h"
 #include "lanes/native.h"
 #include "lanes/reaper.h"
+#include "lanes/table.h"
 
 #define LOOK_AGAIN_NS ((int64_t)500 * 1000 * 1000)
 #define LOOK_NS ((int64_t)1000 * 1000) /* the same without a reaper, which would look that often */
@@ -71,7 +72,7 @@ static long take(struct las_ctx *ctx, long nr, struct las_event *events)
 	struct las_native *native = las_load_acquire(&ctx->native);
 	uint32_t available, n;
 
-	if (native && las_native_in_flight(native) && !las_crew_is_stranger())
+	if (native && las_native_in_flight(native) && !las_table_is_stranger())
 		las_native_drain(native, las_ring_available(&ctx->slots) == 0);
 	available = las_ring_available(&ctx->slots);
 	if (available > nr)
@@ -101,7 +102,7 @@ static long wait_as_leader(struct las_ctx *ctx, uint32_t need, int64_t deadline_
 	long n = 0;
 	bool go = false;
 
-	if (!native || las_load_relaxed(&ctx->elsewhere) || !las_native_in_flight(native) || las_crew_is_stranger())
+	if (!native || las_load_relaxed(&ctx->elsewhere) || !las_native_in_flight(native) || las_table_is_stranger())
 		return -EBUSY;
 	if (!las_native_try_lead(native, &lead))
 		return -EBUSY;
@@ -251,7 +252,7 @@ static bool help(struct las_ctx *ctx, uint32_t need)
 
 	if (las_ring_available(&ctx->slots) + las_ring_in_flight(&ctx->slots) > need)
 		return false;
-	req = las_crew_is_stranger() ? NULL : las_crew_take_near(&ctx->owner);
+	req = las_table_is_stranger() ? NULL : las_crew_take_near(&ctx->owner);
 	if (!req) {
 		if (las_load_relaxed(&ctx->elsewhere))
 			las_store_relaxed(&ctx->helped, 0);

@@ -60,20 +60,4 @@ void las_crew_paid(const struct las_req *req);
  */
 void las_crew_drain(bool patient);
 
-/* Whether the caller belongs to the crew's process; one of vfork or clone(CLONE_VM) only shares its memory. */
-bool las_crew_same_process(void);
-/* Whether the calling thread's descriptors are those of the crew's threads. */
-bool las_crew_shares_descriptors(void);
-
-enum las_table { LAS_TABLE_UNKNOWN, LAS_TABLE_SHARED, LAS_TABLE_OWN };
-extern _Thread_local enum las_table las_crew_table LAS_TLS_MODEL;
-void las_crew_ask_table(void);
-/* A thread of the process with a table of its own: to it the numbers of others' holds mean nothing. */
-static inline bool las_crew_is_stranger(void)
-{
-	if (las_unlikely(las_crew_table == LAS_TABLE_UNKNOWN))
-		las_crew_ask_table();
-	return las_unlikely(las_crew_table == LAS_TABLE_OWN);
-}
-
 #endif

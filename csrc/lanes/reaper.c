@@ -20,6 +20,7 @@
 #include "base/stats.h"
 #include "lanes/crew.h"
 #include "lanes/native.h"
+#include "lanes/table.h"
 
 #define LOOK_NS ((int64_t)1000 * 1000)
 #define IDLE_LOOKS 20 /* looks in a row with nothing in flight before it sleeps */
@@ -159,7 +160,7 @@ static void *thread_main(void *arg)
 static bool see_to_thread_locked(void)
 {
 	if (!reaper.thread) {
-		reaper.thread = !las_crew_is_stranger() && las_sys.thread_start(thread_main, NULL) == 0;
+		reaper.thread = !las_table_is_stranger() && las_sys.thread_start(thread_main, NULL) == 0;
 		/* Not before it is there, or others would rely on it; the thread needs the lock before it clears this. */
 		if (reaper.thread) {
 			las_store_release(&reaper.awake, 1);

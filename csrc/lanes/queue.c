@@ -1,0 +1,139 @@
+/* queue.c - see queue.h. */
+#include "lanes/queue.h"
+
+#include <limits.h>
+
+#include "base/atomic.h"
+#include "base/ticks.h"
+
+#define WARM_MAX 16         /* threads that wait for pages of one device which are being read already */
+#define STUCK_TICKS 3000000 /* a millisecond or so without one of them being taken calls one more */
+#define NEAR 8              /* how far a look that must be cheap goes */
+
+void las_queue_init(struct las_queue *q, unsigned share)
+{
+	las_list_init(&q->waiting);
+	q->queued = 0;
+	q->share = share;
+	for (int warm = 0; warm < 2; warm++) {
+		for (int i = 0; i < LAS_QUEUE_DEVICES; i++) {
+			struct las_bucket *b = &q->buckets[warm][i];
+
+			las_list_init(&b->link);
+			las_list_init(&b->queue);
+			b->running = 0;
+			b->taken = 0;
+		}
+	}
+}
+
+static struct las_bucket *bucket_of(struct las_queue *q, const struct las_req *req)
+{
+	return &q->buckets[req->warm][req->device % LAS_QUEUE_DEVICES];
+}
+
+void las_queue_push(struct las_queue *q, struct las_req *req)
+{
+	struct las_bucket *b = bucket_of(q, req);
+
+	if (las_list_empty(&b->queue))
+		las_list_push(&q->waiting, &b->link);
+	las_list_push(&b->queue, &req->link);
+	las_store_relaxed(&q->queued, q->queued + 1);
+}
+
+static void withdraw(struct las_queue *q, struct las_req *req)
+{
+	struct las_bucket *b = bucket_of(q, req);
+
+	las_list_remove(&req->link);
+	if (las_list_empty(&b->queue))
+		las_list_remove(&b->link);
+	las_store_relaxed(&q->queued, q->queued - 1);
+}
+
+/* Whether one more thread may be used for a bucket. */
+static bool has_room(const struct las_queue *q, const struct las_bucket *b)
+{
+	bool warm = b >= q->buckets[1];
+
+	if (!warm || b->running == 0)
+		return b->running < q->share;
+	return b->running < WARM_MAX && las_ticks() - b->taken > STUCK_TICKS;
+}
+
+/* The bucket whose turn it is among those for which a thread may be used, or NULL. */
+static struct las_bucket *next(struct las_queue *q)
+{
+	for (struct las_link *l = q->waiting.next; l != &q->waiting; l = l->next) {
+		struct las_bucket *b = las_container_of(l, struct las_bucket, link);
+
+		if (has_room(q, b))
+			return b;
+	}
+	return NULL;
+}
+
+bool las_queue_ready(struct las_queue *q)
+{
+	return next(q) != NULL;
+}
+
+struct las_req *las_queue_pop(struct las_queue *q, struct las_bucket **from)
+{
+	struct las_bucket *b = next(q);
+	struct las_req *req;
+
+	if (!b)
+		return NULL;
+	req = las_container_of(b->queue.next, struct las_req, link);
+	withdraw(q, req);
+	b->running++;
+	if (req->warm)
+		b->taken = las_ticks();
+	if (!las_list_empty(&b->queue)) {
+		las_list_remove(&b->link);
+		las_list_push(&q->waiting, &b->link);
+	}
+	*from = b;
+	return req;
+}
+
+void las_queue_take_all(struct las_queue *q, struct las_link *out)
+{
+	while (!las_list_empty(&q->waiting)) {
+		struct las_bucket *b = las_container_of(q->waiting.next, struct las_bucket, link);
+
+		las_list_append(out, &b->queue);
+		las_list_remove(&b->link);
+	}
+	las_store_relaxed(&q->queued, 0);
+}
+
+/* Of a server: it may never answer, and who waits there for ever must stay open to signals. */
+static bool may_hang(const struct las_req *req)
+{
+	return req->file->kind == LAS_HOLD_LINGERS;
+}
+
+struct las_req *las_queue_take(struct las_queue *q, const struct las_owner *owner, uint64_t obj, bool near)
+{
+	unsigned limit = near ? NEAR : UINT_MAX;
+	struct las_req *found = NULL;
+
+	for (struct las_link *w = q->waiting.next; w != &q->waiting && !found && limit; w = w->next) {
+		struct las_bucket *b = las_container_of(w, struct las_bucket, link);
+
+		for (struct las_link *l = b->queue.next; l != &b->queue && limit; l = l->next, limit--) {
+			struct las_req *req = las_container_of(l, struct las_req, link);
+
+			if (req->owner != owner || (obj && req->obj != obj) || (near && may_hang(req)))
+				continue;
+			found = req;
+			break;
+		}
+	}
+	if (found)
+		withdraw(q, found);
+	return found;
+}
