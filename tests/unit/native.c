@@ -433,16 +433,11 @@ static long late_getevents(uintptr_t handle, long min, long nr, struct las_event
 	return f_getevents(handle, min, nr, events, timeout, mask);
 }
 
-TEST(beside_a_leader_that_is_late_events_are_taken_by_the_kernel)
+/* A leader that could take events off the ring at any time, and gets no processor; two polls wait. */
+static pthread_t stopped_leader(io_context_t ctx, int *ends, struct iocb *polls)
 {
-	io_context_t ctx;
-	struct iocb polls[2];
 	pthread_t leader;
-	int ends[2];
 
-	f_install();
-	las_sys.io_getevents = late_getevents;
-	ctx = t_context(4);
 	u_pipe(ends);
 	for (int i = 0; i < 2; i++) {
 		io_prep_poll(&polls[i], ends[0], POLLIN);
@@ -450,13 +445,82 @@ TEST(beside_a_leader_that_is_late_events_are_taken_by_the_kernel)
 	}
 	u_gate_close(&in_kernel);
 	leader = t_thread(wait_for_one, ctx);
-	u_gate_await(&in_kernel, 1); /* it could take events off the ring at any time, and gets no processor */
-	f_finish(hidden, 0, POLLIN);
-	wait_for_one(ctx);
+	u_gate_await(&in_kernel, 1);
+	return leader;
+}
+
+TEST(beside_a_leader_that_is_late_events_are_taken_by_the_kernel)
+{
+	int efd = t_own(eventfd(0, 0)), ends[2];
+	struct iocb polls[2], read_it;
+	struct io_event event;
+	io_context_t ctx;
+	pthread_t leader;
+	uint64_t raised;
+
+	f_install();
+	las_sys.io_getevents = late_getevents;
+	ctx = t_context(4);
+	leader = stopped_leader(ctx, ends, polls);
+	buffers = t_pages(4096);
+	io_prep_pread(&read_it, direct_file(65536), buffers, 4096, 0);
+	io_set_eventfd(&read_it, efd);
+	CHECK_RET(t_submit(ctx, &read_it), 1);
+	f_finish(hidden, 2, 4096);
+	CHECK_EQ(read(efd, &raised, sizeof(raised)), sizeof(raised)); /* nobody asks for it: the reaper has found it */
 	CHECK(u_counted(&looks) > 0);
+	t_reap(ctx, 1, &event);
+	f_finish(hidden, 0, POLLIN);
+	u_gate_open(&in_kernel);
+	t_join(leader);
+}
+
+TEST(a_thread_that_looks_is_given_events_beside_the_leader)
+{
+	struct timespec at_once = { 0, 0 };
+	struct iocb polls[2];
+	struct io_event event;
+	io_context_t ctx;
+	pthread_t leader;
+	int ends[2];
+
+	f_install();
+	las_sys.io_getevents = late_getevents;
+	ctx = t_context(4);
+	leader = stopped_leader(ctx, ends, polls);
+	f_finish(hidden, 0, POLLIN);
+	CHECK_RET(io_getevents(ctx, 0, 1, &event, &at_once), 1);
+	CHECK(event.obj == &polls[0]);
 	f_finish(hidden, 1, POLLIN);
 	u_gate_open(&in_kernel);
 	t_join(leader);
+}
+
+TEST(a_kick_that_is_taken_beside_the_leader_is_made_good)
+{
+	struct timespec at_once = { 0, 0 };
+	struct iocb polls[2], read_it;
+	struct io_event event;
+	io_context_t ctx;
+	pthread_t leader;
+	int ends[2], more[2];
+	char byte;
+
+	f_install();
+	las_sys.io_getevents = late_getevents;
+	ctx = t_context(4);
+	leader = stopped_leader(ctx, ends, polls);
+	u_pipe(more);
+	io_prep_pread(&read_it, more[0], &byte, 1, 0); /* the poll set's: the leader is kicked, to wait elsewhere */
+	CHECK_RET(t_submit(ctx, &read_it), 1);
+	CHECK(hidden->kicks > 0);
+	for (int before = hidden->kicks; hidden->kicks == before;)
+		CHECK_RET(io_getevents(ctx, 0, 1, &event, &at_once), 0);
+	u_gate_open(&in_kernel);
+	CHECK_EQ(write(more[1], "x", 1), 1);
+	t_join(leader);
+	f_finish(hidden, 0, POLLIN);
+	t_reap(ctx, 1, &event);
 }
 
 /* Without its slices: what a leader keeps to itself is kept for good. */
