@@ -227,16 +227,11 @@ static int stat_file(struct las_file *file)
 	return 0;
 }
 
-int las_file_look(struct las_file *file)
+/* Without asking whether others know it already; its flags are no assumption. */
+static int look_alone(struct las_file *file)
 {
 	int err;
 
-	/* A look is taken before something is done that an assumption is not good enough for. */
-	err = las_file_refresh(file);
-	if (err < 0)
-		return err;
-	if (!file->looked)
-		las_file_join(file);
 	if (file->looked)
 		return 0;
 	err = stat_file(file);
@@ -250,6 +245,18 @@ int las_file_look(struct las_file *file)
 	file->looked = true;
 	file->remembered = false;
 	return 0;
+}
+
+int las_file_look(struct las_file *file)
+{
+	/* A look is taken before something is done that an assumption is not good enough for. */
+	int err = las_file_refresh(file);
+
+	if (err < 0)
+		return err;
+	if (!file->looked)
+		las_file_join(file);
+	return look_alone(file);
 }
 
 bool las_file_direct(const struct las_file *file)
@@ -526,7 +533,7 @@ int las_file_hold(struct las_file *file, struct las_hold **hold)
 	las_file_join(file);
 	if (!file->hold) {
 		enum las_hold_kind kind = LAS_HOLD_LOCKS; /* any file with an inode of its own may carry one */
-		int err = file->is_eventfd ? 0 : las_file_look(file);
+		int err = file->is_eventfd ? 0 : look_alone(file);
 
 		if (!err && S_ISREG(file->mode)) {
 			err = las_file_medium(file);
