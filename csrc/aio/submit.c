@@ -57,7 +57,7 @@ struct submission {
 	bool unseen;        /* the last of them are polls that only the kernel has looked at, or will */
 	unsigned withdrawn; /* how many of those that were accepted last are not, after all; they never ran */
 	bool look;          /* what follows is looked at here first */
-	bool reaper; /* there is one */
+	bool reaper;        /* there is one */
 	bool asked_descriptors, shares_descriptors;
 	bool asked_priority;
 	int16_t priority;

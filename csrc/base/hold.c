@@ -23,13 +23,15 @@
 #include "base/sys.h"
 
 #define HIGH_FD 4096   /* duplicates are numbered from here where the limit allows */
+#define SPREAD 1024    /* and no higher than so many more, to avoid a number; the table has room for them */
 #define LOCK_RANGES 16 /* locks of others that are looked past before a file counts as locked */
 #define OFFERED 64     /* places for holds that can be found, by number */
 
 static struct {
 	struct las_lock lock;
-	struct las_link live;         /* holds with references, and those that are being closed */
+	struct las_link live;         /* holds with references */
 	struct las_link parked;       /* holds without, whose file carries a POSIX lock */
+	struct las_link closing;      /* holds that a thread is about to close, or has closed */
 	unsigned nparked, nlingering; /* those of servers among them; also read without the lock, as hints */
 	bool ever_parked;
 	struct las_hold *offered[OFFERED]; /* the latest of that number, until it is closed */
@@ -72,6 +74,7 @@ static void fork_child(void)
 		las_unlock(&holds.lock);
 	close_all(&holds.live);
 	close_all(&holds.parked);
+	close_all(&holds.closing);
 	holds.nparked = holds.nlingering = 0;
 	las_process_forked();
 }
@@ -81,10 +84,12 @@ void las_hold_init(void)
 	if (holds.live.next) {
 		close_all(&holds.live);
 		close_all(&holds.parked);
+		close_all(&holds.closing);
 	}
 	memset(&holds, 0, sizeof(holds));
 	las_list_init(&holds.live);
 	las_list_init(&holds.parked);
+	las_list_init(&holds.closing);
 	las_pool_init(&holds.pool, sizeof(struct las_hold));
 }
 
@@ -136,9 +141,28 @@ void las_hold_release(unsigned n)
 	las_pool_release(&holds.pool, n);
 }
 
-static long duplicate(int fd)
+/*
+ * The program may have closed the descriptor of a hold that another thread is
+ * about to close.  A duplicate that got this very number would be closed in
+ * its place, so it gets a higher one.
+ */
+static int lowest_number_locked(void)
 {
-	long dup = las_sys.fcntl(fd, F_DUPFD_CLOEXEC, (uintptr_t)holds.base);
+	struct las_link *l, *tmp;
+	int lowest = holds.base;
+
+	las_list_each(&holds.closing, l, tmp) {
+		int fd = las_container_of(l, struct las_hold, link)->fd;
+
+		if (fd >= lowest && fd < holds.base + SPREAD)
+			lowest = fd + 1;
+	}
+	return lowest;
+}
+
+static long duplicate_locked(int fd)
+{
+	long dup = las_sys.fcntl(fd, F_DUPFD_CLOEXEC, (uintptr_t)lowest_number_locked());
 
 	/* The program may have lowered its limit below the base, or filled the numbers above it. */
 	if (dup == -EINVAL || dup == -EMFILE)
@@ -271,7 +295,7 @@ static int get(int fd, enum las_hold_kind kind, bool may_share, struct las_hold 
 	}
 	if (!hold) {
 		hold = las_pool_get(&holds.pool);
-		dup = hold ? duplicate(fd) : -ENOMEM;
+		dup = hold ? duplicate_locked(fd) : -ENOMEM;
 		if (dup >= 0)
 			*hold = (struct las_hold){ .fd = (int)dup, .from = fd, .kind = kind };
 	}
@@ -361,9 +385,13 @@ bool las_hold_intact_for_reading(const struct las_hold *hold)
 	return las_sys.fcntl(hold->from, F_DUPFD_QUERY, (uintptr_t)hold->fd) == 1 || las_hold_intact(hold);
 }
 
-/* On its list meanwhile, so that a child forked in between closes it too. */
+/* On a list meanwhile, so that a child forked in between closes it too. */
 static void close_listed(struct las_hold *hold)
 {
+	las_lock(&holds.lock);
+	las_list_remove(&hold->link);
+	las_list_push(&holds.closing, &hold->link);
+	las_unlock(&holds.lock);
 	if (las_hold_intact(hold))
 		las_sys.close(hold->fd);
 	las_lock(&holds.lock);

@@ -39,7 +39,7 @@ struct las_hold_facts {
 };
 
 struct las_hold {
-	struct las_link link; /* all holds, or the parked ones; guarded by the module's lock */
+	struct las_link link; /* on one of the module's lists; guarded by its lock */
 	int refs;             /* atomic */
 	int fd;
 	int from; /* the program's descriptor that was duplicated */

@@ -133,6 +133,46 @@ TEST(a_hold_whose_number_was_given_to_another_file_is_told_and_not_closed)
 	CHECK_EQ(close(hold->fd), 0);
 }
 
+static struct u_gate at_close = U_GATE_OPEN;
+
+static long stop_after_look(int fd, struct stat *st)
+{
+	long ret = u_real.fstat(fd, st);
+
+	u_gate_pass(&at_close);
+	return ret;
+}
+
+static void *put_last(void *hold)
+{
+	las_hold_put(hold);
+	return NULL;
+}
+
+TEST(a_number_that_the_program_closes_meanwhile_is_not_closed_in_the_next_holds_hands)
+{
+	int fd = t_file("data", 1), before = t_count_fds();
+	struct las_hold *hold, *next;
+	struct stat st;
+	pthread_t closer;
+
+	prepare();
+	hold = get(fd, LAS_HOLD_PLAIN);
+	CHECK_EQ(fstat(fd, &st), 0);
+	las_hold_name(hold, st.st_dev, st.st_ino);
+	las_sys.fstat = stop_after_look;
+	u_gate_close(&at_close);
+	closer = t_thread(put_last, hold);
+	u_gate_await(&at_close, 1); /* it has seen that the number is still its own */
+	CHECK_EQ(close(hold->fd), 0);
+	next = get(fd, LAS_HOLD_PLAIN);
+	u_gate_open(&at_close);
+	t_join(closer);
+	CHECK(is_open(next->fd));
+	las_hold_put(next);
+	CHECK_EQ(t_count_fds(), before);
+}
+
 TEST(what_a_descriptor_is_is_told_as_fstat_tells_it)
 {
 	int fd = t_file("file", 10);
