@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "aio/complete.h"
 #include "aio/request.h"
@@ -348,8 +349,8 @@ static bool enqueue_native(struct submission *s, struct candidate *c)
 	struct las_req *req;
 	bool hold;
 
-	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) || !somebody_reaps(s, c) ||
-	    las_route_is_append(c->file, &c->op) || waits_for_writes(c) || !native_of(s->ctx))
+	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) ||
+	    las_route_is_append(c->file, &c->op) || waits_for_writes(c) || !native_of(s->ctx) || !somebody_reaps(s, c))
 		return false;
 	hold = las_native_needs_hold(&c->op); /* a late refusal goes to the crew */
 	if ((hold || c->eventfd) && !crew_can_help(s))
@@ -368,6 +369,14 @@ static bool enqueue_native(struct submission *s, struct candidate *c)
 	return true;
 }
 
+/* Whether it is for a file in memory: O_DIRECT or not, it waits for no device, and needs no thread. */
+static bool is_in_memory(const struct candidate *c)
+{
+	return las_op_is_rw(&c->op) && las_file_direct(c->file) && las_config.lanes & LAS_LANE_HEAD &&
+	       las_config.inline_mode != LAS_INLINE_NEVER && S_ISREG(c->file->mode) && las_order_idle() &&
+	       las_file_medium(c->file) == 0 && c->file->medium == LAS_MEDIUM_MEMORY;
+}
+
 static int enqueue(struct submission *s, struct candidate *c)
 {
 	struct las_req *req;
@@ -380,7 +389,7 @@ static int enqueue(struct submission *s, struct candidate *c)
 	err = las_file_look(c->file);
 	if (err)
 		return err;
-	if (!may_wait(c->file, &c->op)) {
+	if (!may_wait(c->file, &c->op) || is_in_memory(c)) {
 		post(s, c, las_op_run(&c->op, c->file->fd));
 		las_op_fini(&c->op);
 		return 0;

@@ -3,6 +3,7 @@
 
 #include <linux/fs.h>
 #include <poll.h>
+#include <sys/mman.h>
 
 #include "libaio_shim.h"
 
@@ -393,4 +394,50 @@ TEST(the_same_iocb_may_be_in_flight_many_times)
 	t_reap(ctx, 16, events);
 	for (int i = 0; i < 16; i++)
 		CHECK(events[i].obj == &iocbs[0]);
+}
+
+/* ---- O_DIRECT in memory ---- */
+
+static int memory_fd = -1;
+static unsigned started;
+
+static long say_direct(int fd, int cmd, uintptr_t arg)
+{
+	long ret = u_real.fcntl(fd, cmd, arg);
+
+	return cmd == F_GETFL && fd == memory_fd && ret >= 0 ? ret | O_DIRECT : ret;
+}
+
+static long no_kernel_aio(unsigned nr, uintptr_t *handle)
+{
+	return -ENOSYS;
+}
+
+static long counted_start(void *(*entry)(void *), void *arg)
+{
+	u_count(&started);
+	return u_real.thread_start(entry, arg);
+}
+
+TEST(direct_transfers_in_memory_need_no_thread)
+{
+	io_context_t ctx;
+	struct iocb iocb;
+	char *buf;
+
+	u_start();
+	memory_fd = t_own(memfd_create("memory", MFD_CLOEXEC));
+	las_sys.fcntl = say_direct;
+	las_sys.io_setup = no_kernel_aio;
+	ctx = t_context(4);
+	buf = t_pages(4096);
+	t_fill(buf, 4096, 0, 0);
+	las_sys.thread_start = counted_start;
+	io_prep_pwrite(&iocb, memory_fd, buf, 4096, 0);
+	CHECK_EQ(t_run(ctx, &iocb), 4096);
+	memset(buf, 0, 4096);
+	io_prep_pread(&iocb, memory_fd, buf, 4096, 0);
+	CHECK_EQ(t_run(ctx, &iocb), 4096);
+	t_check_pattern(buf, 4096, 0, 0);
+	CHECK_EQ(u_counted(&started), 0);
 }
