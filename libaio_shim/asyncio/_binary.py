@@ -8,7 +8,7 @@ import os
 import warnings
 from collections.abc import Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from libaio_shim._native import pin
 from libaio_shim.asyncio._context import AsyncContext
@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 
 # What is read ahead for lines.
 BLOCK_BYTES = 64 * 1024
+
+
+def _offset(fd: int) -> int | None:
+    """Where the descriptor's own offset is; None for a pipe and the like, which has none."""
+    try:
+        return os.lseek(fd, 0, os.SEEK_CUR)
+    except OSError:
+        return None
 
 
 class AsyncFile:
@@ -41,7 +49,7 @@ class AsyncFile:
         self._writes = mode.strip("rbt") != ""
         self._appends = "a" in mode
         # Where the next byte comes from that is not in a buffer; what was opened to append begins at the end.
-        self._position = os.fstat(fd).st_size if self._appends else 0
+        self._position = os.fstat(fd).st_size if self._appends else _offset(fd) or 0
 
     @property
     def closed(self) -> bool:
@@ -55,11 +63,27 @@ class AsyncFile:
 
     def readable(self) -> bool:
         """Whether it was opened for reading."""
+        self._check()
         return self._reads
 
     def writable(self) -> bool:
         """Whether it was opened for writing."""
+        self._check()
         return self._writes
+
+    def seekable(self) -> bool:
+        """Whether it has positions, as a pipe has not."""
+        self._check()
+        return _offset(self._fd) is not None
+
+    def isatty(self) -> bool:
+        """Whether it is a terminal."""
+        self._check()
+        return os.isatty(self._fd)
+
+    def detach(self) -> NoReturn:
+        """io.UnsupportedOperation: there is no file below that could be had.  (Its descriptor: ``closefd=False``.)"""
+        raise io.UnsupportedOperation("detach")
 
     def _check(self) -> None:
         if self._closed:
@@ -115,6 +139,13 @@ class AsyncFile:
             target = current + offset
         elif whence == os.SEEK_END:
             target = os.fstat(self._fd).st_size + offset
+        elif whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            # Only the kernel can tell; a descriptor that others use, too, keeps its offset.
+            before = os.lseek(self._fd, 0, os.SEEK_CUR)
+            try:
+                target = os.lseek(self._fd, offset, whence)
+            finally:
+                os.lseek(self._fd, before, os.SEEK_SET)
         else:
             raise ValueError(f"invalid whence: {whence}")
         if target < 0:
@@ -211,11 +242,13 @@ class BinaryFile(AsyncFile):
             self._ahead = b""
             self._used = 0
 
-    async def read(self, n: int = -1) -> bytes:
-        """Up to n bytes, fewer only at the end of the file; all that are left if n is negative or None."""
+    async def read(self, n: int | None = -1) -> bytes:
+        """Up to n bytes, fewer only at the end of the file; all that are left if n is -1 or None."""
         self._check_reads()
         if n is None:
             n = -1
+        elif n < -1:
+            raise ValueError("read length must be non-negative or -1")
         if not self._ahead:
             return await self._read_bytes(n)
         have = self._ahead[self._used :] if n < 0 else self._ahead[self._used : self._used + n]
@@ -227,17 +260,46 @@ class BinaryFile(AsyncFile):
             return have
         return have + await self._read_bytes(n - len(have) if n >= 0 else n)
 
+    async def readall(self) -> bytes:
+        """All bytes that are left."""
+        return await self.read()
+
+    async def read1(self, n: int = -1) -> bytes:
+        """Up to n bytes with at most one request: those that were read ahead, if there are any."""
+        self._check_reads()
+        have = len(self._ahead) - self._used
+        if n < 0:
+            n = have or BLOCK_BYTES
+        return await self.read(min(n, have or n))
+
+    async def peek(self, n: int = 0) -> bytes:
+        """Some of the next bytes, at least one unless the file ends; the position stays.  n is ignored, as in io."""
+        self._check_reads()
+        if self._used == len(self._ahead):
+            self._ahead = await self._read_bytes(BLOCK_BYTES)
+            self._used = 0
+        return self._ahead[self._used :]
+
     async def readinto(self, buf: Buffer) -> int:
         """Reads into a writable buffer, returns the number of bytes: fewer than its length only at the end."""
         self._check_reads()
         self._drop_ahead()
-        count = await self._context.read_into(self._fd, buf, self._position)
+        try:
+            count = await self._context.read_into(self._fd, buf, self._position)
+        except OSError as error:
+            if error.errno != errno.EINVAL:  # as in pread
+                raise
+            count = await current_host().off_loop(os.preadv, self._fd, [buf], self._position)
         self._position += count
         return count
 
-    async def readline(self, limit: int = -1) -> bytes:
+    readinto1 = readinto
+
+    async def readline(self, limit: int | None = -1) -> bytes:
         """The next line with its end; at most limit bytes of it if that is not negative; b"" at the end."""
         self._check_reads()
+        if limit is None:
+            limit = -1
         end = self._ahead.find(b"\n", self._used) + 1
         if end and (limit < 0 or end - self._used <= limit):
             line = self._ahead[self._used : end]
@@ -262,14 +324,14 @@ class BinaryFile(AsyncFile):
                 break
         return b"".join(parts)
 
-    async def readlines(self, hint: int = -1) -> list[bytes]:
-        """All lines that are left, or so many that they have hint bytes together."""
+    async def readlines(self, hint: int | None = -1) -> list[bytes]:
+        """All lines that are left, or so many that they have more than hint bytes together."""
         lines: list[bytes] = []
         size = 0
         async for line in self:
             lines.append(line)
             size += len(line)
-            if 0 < hint <= size:
+            if hint and 0 < hint < size:
                 break
         return lines
 

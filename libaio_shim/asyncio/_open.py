@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import sys
 from collections.abc import Callable, Generator
 from types import TracebackType
@@ -15,6 +17,9 @@ from libaio_shim.asyncio._text import TextFile
 
 Path = Union[str, bytes, int, "os.PathLike[str]", "os.PathLike[bytes]"]
 """A path, or an open descriptor."""
+
+Opener = Callable[[Any, int], int]
+"""As the built-in open's: called with the path and the flags, returns an open descriptor."""
 
 TextMode = Literal["r", "r+", "w", "w+", "a", "a+", "x", "x+", "rt", "wt", "at", "xt"]
 BinaryMode = Literal["rb", "rb+", "r+b", "wb", "wb+", "w+b", "ab", "ab+", "a+b", "xb", "xb+", "x+b"]
@@ -59,11 +64,12 @@ class Opening(Generic[F]):
 def open(
     file: Path,
     mode: TextMode = "r",
-    *,
+    buffering: int = -1,
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
     closefd: bool = True,
+    opener: Opener | None = None,
     flags: int = 0,
     context: AsyncContext | None = None,
 ) -> Opening[TextFile]: ...
@@ -73,11 +79,12 @@ def open(
 def open(
     file: Path,
     mode: BinaryMode,
-    *,
+    buffering: int = -1,
     encoding: None = None,
     errors: None = None,
     newline: None = None,
     closefd: bool = True,
+    opener: Opener | None = None,
     flags: int = 0,
     context: AsyncContext | None = None,
 ) -> Opening[BinaryFile]: ...
@@ -87,11 +94,12 @@ def open(
 def open(
     file: Path,
     mode: str,
-    *,
+    buffering: int = -1,
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
     closefd: bool = True,
+    opener: Opener | None = None,
     flags: int = 0,
     context: AsyncContext | None = None,
 ) -> Opening[Any]: ...
@@ -100,21 +108,34 @@ def open(
 def open(
     file: Path,
     mode: str = "r",
-    *,
+    buffering: int = -1,
     encoding: str | None = None,
     errors: str | None = None,
     newline: str | None = None,
     closefd: bool = True,
+    opener: Opener | None = None,
     flags: int = 0,
     context: AsyncContext | None = None,
 ) -> Opening[Any]:
     """Opens a file, off the loop: ``async with open(path) as file``, or ``file = await open(path)``.
 
-    The arguments are the built-in `open`'s, except: text is UTF-8 unless told otherwise; ``flags`` are more ``os.O_*``;
-    ``context`` is the `AsyncContext` to use, by default one that all files of the event loop share.
+    The arguments are the built-in `open`'s, except: text is UTF-8 unless told otherwise; ``buffering`` changes nothing,
+    as no write is ever kept back; ``flags`` are more ``os.O_*``; ``context`` is the `AsyncContext` to use, by default
+    one that all files of the event loop share.  A descriptor that is given keeps its own offset: the file begins there.
     OSError as `os.open`; ValueError for a bad mode or combination, LookupError for an unknown encoding.
     """
     binary = "b" in mode
+    if buffering < -1:
+        raise ValueError("invalid buffering size")
+    if buffering == 0 and not binary:
+        raise ValueError("can't have unbuffered text I/O")
+    if isinstance(file, int):
+        if file < 0:
+            raise ValueError("negative file descriptor")
+    elif not closefd:
+        raise ValueError("Cannot use closefd=False with file name")
+    else:
+        file = os.fspath(file)
     if binary and (encoding is not None or errors is not None or newline is not None):
         raise ValueError("binary mode doesn't take an encoding, errors or newline argument")
     flags |= _flags(mode)
@@ -122,9 +143,11 @@ def open(
     async def opening() -> AsyncFile:
         used = context if context is not None else default_context()
         if isinstance(file, int):
+            if stat.S_ISDIR(os.fstat(file).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
             fd = file
         else:
-            fd = await current_host().off_loop(os.open, file, flags, 0o666, undo=os.close)
+            fd = await current_host().off_loop(_open, file, flags, opener, undo=os.close)
         try:
             if binary:
                 return BinaryFile(used, fd, file, mode, closefd)
@@ -134,10 +157,26 @@ def open(
                 os.close(fd)
             raise
 
-    def opener() -> Generator[Any, None, AsyncFile]:
+    def begin() -> Generator[Any, None, AsyncFile]:
         return opening().__await__()
 
-    return Opening(opener)
+    return Opening(begin)
+
+
+def _open(file: Any, flags: int, opener: Opener | None) -> int:
+    """A descriptor, not inherited, of anything but a directory."""
+    fd = os.open(file, flags, 0o666) if opener is None else opener(file, flags)
+    if fd < 0:
+        raise ValueError(f"opener returned {fd}")
+    try:
+        if opener is not None:
+            os.set_inheritable(fd, False)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), file)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
 
 
 # The contexts that `open` makes, for asyncio's loops; trio keeps its own with its run.

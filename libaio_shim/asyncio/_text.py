@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import codecs
 import io
+import locale
 import os
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -55,6 +57,8 @@ class TextFile(AsyncFile):
         self._closed = True  # until it is complete, there is nothing to close
         if newline not in _NEWLINES:
             raise ValueError(f"illegal newline value: {newline!r}")
+        if encoding == "locale":
+            encoding = locale.getpreferredencoding(False)
         self.encoding: str = encoding or "utf-8"
         """The codec's name."""
         self.errors: str = errors or "strict"
@@ -62,7 +66,10 @@ class TextFile(AsyncFile):
         self._newline = newline
         # Raises LookupError for an unknown name.
         decoder: Any = codecs.getincrementaldecoder(self.encoding)(self.errors)
+        # The bit of the decoder's state that says that it keeps a \r back.
+        self._carriage_bit = 0
         if newline is None or newline == "":
+            self._carriage_bit = 1
             decoder = io.IncrementalNewlineDecoder(decoder, translate=newline is None)
         self._decoder = decoder
         self._encoder: Any = codecs.getincrementalencoder(self.encoding)(self.errors)
@@ -73,14 +80,20 @@ class TextFile(AsyncFile):
         self._chunks: deque[_Chunk] = deque()
         self._skipped = 0
         super().__init__(context, fd, name, mode, closefd)
-        if self._position:
-            self._encoder.setstate(0)  # no byte order mark in the middle
+        self._go(self._position)
+
+    @property
+    def newlines(self) -> str | tuple[str, ...] | None:
+        """The ends of lines that were seen so far, where newline is None or ""; else None."""
+        newlines: str | tuple[str, ...] | None = getattr(self._decoder, "newlines", None)
+        return newlines
 
     async def _more(self) -> bool:
         """Decodes another block; False at the end of the file."""
         position = self._position
         left, flags = self._decoder.getstate()
         data = await self._read_bytes(BLOCK_BYTES)
+        self._continue()
         text = self._decoder.decode(data, final=not data)
         if self._used:
             self._text = self._text[self._used :]
@@ -102,13 +115,37 @@ class TextFile(AsyncFile):
         self._text = ""
         self._used = self._skipped = 0
         self._chunks.clear()
-        self._decoder.reset()
+
+    def _go(self, position: int, flags: int = 0) -> None:
+        """Goes to a position in bytes, with the decoder in that state."""
+        self._forget()
+        self._position = position
+        if position:
+            # Not at the beginning, where a byte order mark would be.
+            self._decoder.setstate((b"", flags))
+            self._encoder.setstate(0)
+        else:
+            self._decoder.reset()
+            self._encoder.reset()
+
+    def _continue(self) -> None:
+        """What is written next is not the beginning, where a byte order mark would be."""
+        if self._position:
+            self._encoder.setstate(0)
+
+    def _come_back(self) -> None:
+        """Forgets what was read ahead: the position is then behind the last character that was returned."""
+        left, flags = self._decoder.getstate()
+        if self._chunks or left or flags & self._carriage_bit:
+            self._go(*self._place()[:2])
 
     async def read(self, n: int = -1) -> str:
         """Up to n characters, fewer only at the end of the file; all that are left if n is negative or None."""
         self._check_reads()
         if n is None or n < 0:
-            rest = self._text[self._used :] + self._decoder.decode(await self._read_bytes(-1), final=True)
+            data = await self._read_bytes(-1)
+            self._continue()
+            rest = self._text[self._used :] + self._decoder.decode(data, final=True)
             self._forget()
             return str(rest)
         while len(self._text) - self._used < n:
@@ -147,14 +184,14 @@ class TextFile(AsyncFile):
             best += 1
         return best
 
-    async def readlines(self, hint: int = -1) -> list[str]:
-        """All lines that are left, or so many that they have hint characters together."""
+    async def readlines(self, hint: int | None = -1) -> list[str]:
+        """All lines that are left, or so many that they have more than hint characters together."""
         lines: list[str] = []
         size = 0
         async for line in self:
             lines.append(line)
             size += len(line)
-            if 0 < hint <= size:
+            if hint and 0 < hint < size:
                 break
         return lines
 
@@ -172,12 +209,13 @@ class TextFile(AsyncFile):
         self._check_writes()
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        if self._text or self._chunks:
-            self._position = self._simple_position() or self._position
-            self._forget()
+        self._come_back()
         length = len(text)
         if self._newline in ("\r", "\r\n"):
             text = text.replace("\n", self._newline)
+        # What follows is not the beginning, whose byte order mark the decoder may wait for.
+        if not self._position and text:
+            self._decoder.setstate((b"", 0))
         await self._write_bytes(self._encoder.encode(text))
         return length
 
@@ -212,6 +250,43 @@ class TextFile(AsyncFile):
         self._decoder.setstate(state)
         return str(text[: self._skipped])
 
+    def _place(self) -> tuple[int, int, bool]:
+        """Behind the last character that was returned: position in bytes, the decoder's state, and whether it is so.
+
+        It is not where one byte became several characters of which only some were returned; then it is behind them.
+        """
+        kept, state = self._decoder.getstate()
+        if not self._chunks:
+            return self._position - len(kept) - self._carriage(state), state & ~self._carriage_bit, True
+        chunk = self._chunks[0]
+
+        def decode(size: int) -> int:
+            self._decoder.setstate((b"", chunk.flags))
+            return len(self._decoder.decode(chunk.data[:size]))
+
+        # The fewest bytes that become as many characters.
+        size = bisect_left(range(len(chunk.data)), self._skipped, key=decode) if self._skipped else 0
+        exact = decode(size) == self._skipped
+        flags = self._decoder.getstate()[1]
+        if not exact and size and decode(size - 1) == self._skipped - 1:
+            # A \r became a character only when it was seen what comes behind it.
+            left, before = self._decoder.getstate()
+            if before & self._carriage_bit:
+                size -= 1 + len(left)
+                flags = before & ~self._carriage_bit
+                exact = True
+        position = chunk.position + size - self._carriage(flags)
+        self._decoder.setstate((kept, state))
+        return position, flags & ~self._carriage_bit, exact
+
+    def _carriage(self, flags: int) -> int:
+        """How many bytes the \r has that a decoder in that state keeps back."""
+        if not flags & self._carriage_bit:
+            return 0
+        encoder: Any = codecs.getincrementalencoder(self.encoding)(self.errors)
+        encoder.setstate(0)
+        return len(encoder.encode("\r"))
+
     async def tell(self) -> int:
         """Where `seek` comes back to: for simple encodings the position in bytes, else a number without meaning."""
         self._check()
@@ -221,6 +296,9 @@ class TextFile(AsyncFile):
         if not self._chunks:
             left, flags = self._decoder.getstate()
             return int(self._position - len(left) | flags << _FIELD_BITS)
+        position, flags, exact = self._place()
+        if exact:
+            return position | flags << _FIELD_BITS if position else 0
         chunk = self._chunks[0]
         return (
             chunk.position
@@ -240,24 +318,19 @@ class TextFile(AsyncFile):
         if whence == os.SEEK_CUR:
             return await self.tell()
         if whence == os.SEEK_END:
-            self._forget()
-            self._position = self._target(0, whence, 0)
-            self._encoder.setstate(0)
+            self._go(self._target(0, whence, 0))
             return self._position
         if whence != os.SEEK_SET:
             raise ValueError(f"invalid whence: {whence}")
         if cookie < 0:
             raise ValueError(f"negative seek position {cookie}")
         position, flags, feed, skip = (cookie >> i * _FIELD_BITS & _FIELD for i in range(4))
-        self._forget()
-        self._position = position
-        self._encoder.reset()
-        if cookie:
-            # Not at the beginning, where a byte order mark would be.
-            self._decoder.setstate((b"", flags))
-            self._encoder.setstate(0)
+        self._go(position, flags)
         if feed:
-            data = await self._context.read_exactly(self._fd, feed, position)
+            data = await self.pread(feed, position)
+            if len(data) < feed:
+                raise OSError("can't restore logical file position")
+            self._decoder.setstate((b"", flags))
             self._position += feed
             self._text = self._decoder.decode(data)
             self._chunks.append(_Chunk(position, flags, data, len(self._text)))
@@ -267,9 +340,8 @@ class TextFile(AsyncFile):
     async def truncate(self, size: int | None = None) -> int:
         """Cuts or extends the file to size bytes (default: the position), off the loop.  Returns the size."""
         self._check_writes()
+        self._come_back()  # of what is cut off nothing may be read
         if size is None:
-            size = self._simple_position()
-            if size is None:
-                raise OSError("the position is not a number of bytes here: say the size")
+            size = self._position
         await current_host().off_loop(os.ftruncate, self._fd, size)
         return size

@@ -8,6 +8,7 @@ import gc
 import io
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -268,6 +269,172 @@ def test_a_write_that_fails_leaves_the_position(path: Path) -> None:
     asyncio.run(main())
 
 
+def test_what_was_read_ahead_is_forgotten_where_the_file_is_cut(tmp_path: Path) -> None:
+    """Of what truncate cuts off nothing is returned, and without a size it cuts where reading has come to."""
+
+    async def main() -> None:
+        path = tmp_path / "file"
+        for encoding in ("utf-8", "utf-16"):
+            path.write_text("one\r\ntwo\r\nthree\r\n", encoding=encoding, newline="")
+            size = len("one\r\n".encode(encoding))
+            async with las.open(path, "r+", encoding=encoding) as file:
+                assert await file.readline() == "one\n"
+                assert await file.truncate(size) == size
+                assert await file.read() == ""
+                assert await file.write("2") == 1
+            assert path.read_text(encoding) == "one\n2"
+            path.write_text("one\r\ntwo\r\nthree\r\n", encoding=encoding, newline="")
+            async with las.open(path, "r+", encoding=encoding) as file:
+                assert await file.readline() == "one\n"
+                assert await file.truncate() == size
+                assert await file.tell() == size
+            assert path.stat().st_size == size
+
+    asyncio.run(main())
+
+
+def test_what_is_written_goes_behind_what_was_read(tmp_path: Path) -> None:
+    """Not behind what was read ahead; without another byte order mark; what follows can be read."""
+
+    async def main() -> None:
+        path = tmp_path / "file"
+        for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32", "latin-1"):
+            path.write_text("åb\r\ncd\nef", encoding=encoding, newline="")
+            async with las.open(path, "r+", encoding=encoding) as file:
+                assert await file.readline() == "åb\n"
+                await file.write("C")
+                assert await file.read(2) == "d\n"
+                await file.write("EF")
+                assert await file.read() == ""
+                await file.write("gh")
+            assert path.read_text(encoding) == "åb\nCd\nEFgh"
+
+    asyncio.run(main())
+
+
+def test_a_place_that_the_file_lost_is_an_oserror(tmp_path: Path) -> None:
+    """As the built-in file says it, for a place that is not just a position."""
+
+    async def main() -> None:
+        path = tmp_path / "file"
+        path.write_bytes(b"\xff\xff")
+        async with las.open(path, errors="backslashreplace") as file:
+            assert await file.read(2) == "\\x"
+            place = await file.tell()
+            os.truncate(path, 0)
+            with pytest.raises(OSError, match="logical file position"):
+                await file.seek(place)
+
+    asyncio.run(main())
+
+
+def test_files_tell_what_they_are(tmp_path: Path) -> None:
+    """name, mode, closed, fileno, seekable, isatty... as the built-in file does."""
+
+    async def main() -> None:
+        path = tmp_path / "file"
+        for mode in ("w", "wb", "r+", "rb", "a"):
+            async with las.open(path, mode) as file:
+                with path.open(mode) as model:
+                    assert (file.name, file.mode, file.closed) == (model.name, mode, False)
+                    for question in ("readable", "writable", "seekable", "isatty"):
+                        assert getattr(file, question)() == getattr(model, question)()
+            assert file.closed
+            for question in ("readable", "writable", "seekable", "isatty", "fileno"):
+                with pytest.raises(ValueError, match="closed"):
+                    getattr(file, question)()
+        with pytest.raises(io.UnsupportedOperation):
+            file.detach()
+        path.write_bytes(b"a\r\nb\n")
+        async with las.open(path) as text:
+            assert text.newlines is None
+            await text.read()
+            assert text.newlines == ("\n", "\r\n")
+        async with las.open(path, newline="\n") as text:
+            await text.read()
+            assert text.newlines is None
+        terminal, other = os.openpty()
+        async with las.open(terminal, "r+b") as tty, las.open(other, "r+b"):
+            assert tty.isatty()
+            assert not tty.seekable()
+
+    asyncio.run(main())
+
+
+def test_a_piece_is_read_with_one_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """read1, readinto1, peek, readall."""
+    monkeypatch.setattr(_binary, "BLOCK_BYTES", 6)
+
+    async def main() -> None:
+        (tmp_path / "file").write_bytes(b"ab\ncdefghi")
+        async with las.open(tmp_path / "file", "rb") as file:
+            assert await file.peek() == b"ab\ncde"
+            assert await file.tell() == 0
+            assert await file.readline() == b"ab\n"
+            assert await file.read1(2) == b"cd"
+            assert await file.read1() == b"e"
+            assert await file.read1(0) == b""
+            buffer = bytearray(2)
+            assert await file.readinto1(buffer) == 2
+            assert buffer == b"fg"
+            assert await file.readall() == b"hi"
+            assert await file.read1() == await file.peek() == b""
+
+    asyncio.run(main())
+
+
+def test_arguments_of_open_are_the_built_in_ones(tmp_path: Path) -> None:
+    """buffering, closefd, opener, by name and by position; what makes no sense is refused the same way."""
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    directory = os.open(tmp_path, os.O_RDONLY)
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags, dir_fd=directory)
+
+    async def main() -> None:
+        async with las.open("file", "rb", opener=opener) as file:
+            assert await file.read() == b"content"
+            assert not os.get_inheritable(file.fileno())
+        for buffering in (-1, 0, 1, 100):
+            async with las.open(path, "rb", buffering) as file:
+                assert await file.read() == b"content"
+        async with las.open(path, "r", 1, "locale", "strict", "\n") as text:
+            assert await text.read() == "content"
+        with pytest.raises(ValueError, match="unbuffered text"):
+            las.open(path, "r", 0)
+        with pytest.raises(ValueError, match="buffering"):
+            las.open(path, "rb", -2)
+        with pytest.raises(ValueError, match="closefd"):
+            las.open(path, closefd=False)
+        with pytest.raises(ValueError, match="negative"):
+            las.open(-1)
+        with pytest.raises(ValueError, match="opener returned -1"):
+            await las.open(path, opener=lambda name, flags: -1)
+        for where in (tmp_path, directory):
+            with pytest.raises(IsADirectoryError):
+                await las.open(where)
+        os.fstat(directory)
+
+    asyncio.run(main())
+    os.close(directory)
+
+
+def test_a_descriptor_is_read_from_its_offset(path: Path, fd: int) -> None:
+    """As the built-in open does."""
+
+    async def main() -> None:
+        os.lseek(fd, BLOCK, os.SEEK_SET)
+        async with las.open(fd, "rb", closefd=False) as file:
+            assert await file.tell() == BLOCK
+            assert await file.read(4) == b"BBBB"
+            assert await file.seek(0, os.SEEK_HOLE) == os.fstat(fd).st_size
+        async with las.open(fd, closefd=False) as text:
+            assert await text.read(2) == Path(path).read_text()[BLOCK:][:2]
+
+    asyncio.run(main())
+
+
 def test_trio_opens_files(path: Path) -> None:
     """The same on trio, several runs one after the other."""
     trio = pytest.importorskip("trio", reason="trio is not installed (pip install trio)")
@@ -357,10 +524,18 @@ def test_text_writes_as_io_does(parts: list[str], newline: str | None, encoding:
 binary_steps = st.lists(
     st.one_of(
         st.tuples(st.just("read"), st.integers(-1, 20)),
+        st.tuples(st.just("read"), st.none()),
+        st.tuples(st.just("readall"), st.none()),
         st.tuples(st.just("readline"), st.integers(-1, 20)),
-        st.tuples(st.just("seek"), st.integers(0, 60)),
+        st.tuples(st.just("readlines"), st.integers(-1, 20)),
+        st.tuples(st.just("next"), st.none()),
+        st.tuples(st.just("peek"), st.none()),
+        st.tuples(st.just("seek"), st.integers(-1, 60)),
+        st.tuples(st.just("end"), st.integers(-9, 9)),
+        st.tuples(st.just("around"), st.integers(-9, 9)),
         st.tuples(st.just("write"), st.binary(max_size=8)),
-        st.tuples(st.just("truncate"), st.integers(0, 60)),
+        st.tuples(st.just("writelines"), st.lists(st.binary(max_size=4), max_size=3)),
+        st.tuples(st.just("truncate"), st.one_of(st.none(), st.integers(-1, 60))),
         st.tuples(st.just("tell"), st.none()),
         st.tuples(st.just("readinto"), st.integers(0, 9)),
     ),
@@ -368,7 +543,38 @@ binary_steps = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+def outcome(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a call returned, or the kind of OSError."""
+    try:
+        return function(*arguments)
+    except OSError as error:
+        return type(error), error.errno
+
+
+async def outcome_of(function: Callable[..., Any], *arguments: Any) -> Any:
+    """The same of a call that is awaited."""
+    try:
+        return await function(*arguments)
+    except OSError as error:
+        return type(error), error.errno
+
+
+def lines_of(model: Any, hint: int) -> list[str]:
+    """As its readlines(hint), which takes the built-in text file its ability to tell."""
+    lines: list[str] = []
+    while (hint <= 0 or sum(map(len, lines)) <= hint) and (line := model.readline()):
+        lines.append(line)
+    return lines
+
+
+async def next_line(file: Any) -> Any:
+    """The next line by iteration, None at the end."""
+    async for line in file:
+        return line
+    return None
+
+
+@settings(max_examples=300, deadline=None)
 @given(st.text("ab\n", max_size=50), binary_steps, st.sampled_from(["r+b", "a+b", "w+b"]), st.integers(1, 9))
 def test_binary_files_do_as_io_does(content: str, steps: list[Any], mode: str, block: int) -> None:
     """Any sequence of operations gives what the built-in file gives, and leaves the same bytes."""
@@ -381,16 +587,118 @@ def test_binary_files_do_as_io_does(content: str, steps: list[Any], mode: str, b
                         expected_buffer, buffer = bytearray(argument), bytearray(argument)
                         assert await file.readinto(buffer) == model.readinto(expected_buffer)  # type: ignore[attr-defined]
                         assert buffer == expected_buffer
-                        continue
-                    arguments = () if argument is None else (argument,)
-                    result = await getattr(file, name)(*arguments)
-                    assert result == getattr(model, name)(*arguments), name
+                    elif name == "peek":
+                        data = await file.peek()
+                        assert model.peek()[: len(data)] == data  # type: ignore[attr-defined]
+                        assert bool(model.peek()) == bool(data)  # type: ignore[attr-defined]
+                    elif name == "next":
+                        assert await next_line(file) == next(model, None)
+                    elif name in ("end", "around"):
+                        arguments = (argument, os.SEEK_END if name == "end" else os.SEEK_CUR)
+                        assert await outcome_of(file.seek, *arguments) == outcome(model.seek, *arguments)
+                    elif name == "readall":
+                        assert await file.readall() == model.read()
+                    else:
+                        arguments = () if argument is None else (argument,)
+                        expected = outcome(getattr(model, name), *arguments)
+                        assert await outcome_of(getattr(file, name), *arguments) == expected, name
                     model.flush()
+                    assert await file.tell() == model.tell(), name
 
     with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
         patch.setattr(_binary, "BLOCK_BYTES", block)
         path, model_path = Path(directory, "file"), Path(directory, "model")
         for each in (path, model_path):
             each.write_text(content)
+        asyncio.run(main(path, model_path))
+        assert path.read_bytes() == model_path.read_bytes()
+
+
+text_steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("read"), st.integers(-1, 12)),
+        st.tuples(st.just("readline"), st.integers(-1, 12)),
+        st.tuples(st.just("readlines"), st.integers(-1, 20)),
+        st.tuples(st.just("next"), st.none()),
+        st.tuples(st.just("write"), st.text(st.sampled_from("ab\r\nå€"), min_size=1, max_size=6)),
+        st.tuples(st.just("writelines"), st.lists(st.sampled_from(["a\n", "å", "\r\n"]), min_size=1, max_size=3)),
+        st.tuples(st.just("remember"), st.none()),
+        st.tuples(st.just("return"), st.none()),
+        st.tuples(st.just("begin"), st.none()),
+        st.tuples(st.just("end"), st.none()),
+        st.tuples(st.just("past the end"), st.integers(0, 9)),
+        st.tuples(st.just("truncate"), st.none()),
+        st.tuples(st.just("cut"), st.integers(0, 40)),
+    ),
+    max_size=12,
+)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    text,
+    text_steps,
+    newlines,
+    encodings,
+    st.sampled_from(["strict", "replace", "ignore", "surrogateescape"]),
+    st.sampled_from(["r+", "a+", "w+"]),
+    st.integers(1, 9),
+)
+def test_text_files_do_as_io_does(
+    content: str, steps: list[Any], newline: str | None, encoding: str, errors: str, mode: str, block: int
+) -> None:
+    """Any sequence of reads and writes gives what the built-in file gives that is told its position in between.
+
+    (Without that, the built-in one writes, and cuts, behind what it has read ahead, and returns what was cut off.)
+    """
+
+    async def main(path: Path, model_path: Path) -> None:
+        given: Any = {"encoding": encoding, "errors": errors, "newline": newline}
+        with model_path.open(mode, **given) as model:
+            async with las.open(path, mode, **given) as file:
+                remembered = (0, 0)
+                width = len("a".encode(encoding.replace("utf-16", "utf-16-le").replace("-sig", "")))
+                for name, argument in steps:
+                    if argument and encoding == "latin-1" and name in ("write", "writelines"):
+                        argument = [each.replace("€", "e") for each in argument]
+                        argument = "".join(argument) if name == "write" else argument
+                    try:
+                        model.seek(model.tell())
+                        if model.tell() >> 64 and name in ("write", "writelines", "truncate"):
+                            return  # in the middle of what only became characters together: io writes behind all of it
+                        if name in ("remember", "return"):
+                            if name == "remember":
+                                remembered = (model.tell(), await file.tell())
+                            else:
+                                model.seek(remembered[0])
+                                await file.seek(remembered[1])
+                        elif name in ("begin", "end", "past the end"):
+                            if name == "past the end":
+                                size = model.seek(0, os.SEEK_END) + width * argument
+                                assert await file.seek(0, os.SEEK_END) + width * argument == size
+                                assert await file.seek(size) == model.seek(size)
+                            else:
+                                whence = os.SEEK_END if name == "end" else os.SEEK_SET
+                                assert await file.seek(0, whence) == model.seek(0, whence)
+                        elif name == "next":
+                            assert (await next_line(file) or "") == model.readline()
+                        elif name == "readlines":
+                            assert await file.readlines(argument) == lines_of(model, argument)
+                        elif name == "cut":
+                            assert await file.truncate(argument * width) == model.truncate(argument * width)
+                        else:
+                            arguments = () if argument is None else (argument,)
+                            expected = getattr(model, name)(*arguments)
+                            assert await getattr(file, name)(*arguments) == expected, name
+                    except (UnicodeError, OSError):
+                        return  # where each is then is not told
+                    model.flush()
+                    assert path.read_bytes() == model_path.read_bytes(), name
+
+    with tempfile.TemporaryDirectory() as directory, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_text, "BLOCK_BYTES", block)
+        path, model_path = Path(directory, "file"), Path(directory, "model")
+        for each in (path, model_path):
+            each.write_bytes(content.encode(encoding, "replace"))
         asyncio.run(main(path, model_path))
         assert path.read_bytes() == model_path.read_bytes()
