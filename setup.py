@@ -34,10 +34,12 @@ class BuildWithLibraries(build_py):
             self.add_libraries()
 
     def add_libraries(self) -> None:
-        native = ROOT / BUILD_BASE / "native"
+        # For make without the root before it, which may have a space.
+        relative = BUILD_BASE / "native"
+        native = ROOT / relative
         for directory in PACKAGED:
             shutil.rmtree(native / directory, ignore_errors=True)  # the same, and make builds it anew
-        subprocess.run(["make", "-C", str(ROOT), "build", f"BUILD={native}"], check=True)
+        subprocess.run(["make", "-C", str(ROOT), "build", f"BUILD={relative}"], check=True)
         package = Path(self.build_lib, "libaio_shim")
         for directory in PACKAGED:
             (package / directory).mkdir(parents=True)

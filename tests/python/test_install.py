@@ -42,8 +42,11 @@ def succeed(*command: str | Path, cwd: Path, more: Mapping[str, str] | None = No
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the sources so that nothing of this checkout's build can get into it."""
-    source = tmp_path_factory.mktemp("source")
+    """The wheel, built from a copy of the sources so that nothing of this checkout's build can get into it.
+
+    The copy's path has a space, as a user's may have.
+    """
+    source = tmp_path_factory.mktemp("the source")
     for directory in SOURCES:
         shutil.copytree(ROOT / directory, source / directory, ignore=shutil.ignore_patterns("__pycache__"))
     for file in FILES:
@@ -109,3 +112,20 @@ def test_installed_command_tells_the_projects_version(wheel: Path, venv: Path, t
     show = "import ctypes as c, sys; f = c.CDLL(sys.argv[1]).las_version; f.restype = c.c_char_p; print(f().decode())"
     (engine,) = venv.glob("lib/python*/site-packages/libaio_shim/lib/libaio_shim.so.0")
     assert succeed(venv / "bin" / "python", "-c", show, engine, cwd=tmp_path) == f"{version}\n"
+
+
+def test_uninstalling_leaves_nothing(wheel: Path, tmp_path: Path) -> None:
+    """After use, from a path with a space."""
+
+    def files() -> set[Path]:
+        return set((tmp_path / "an env").rglob("*"))
+
+    succeed(sys.executable, "-m", "venv", tmp_path / "an env", cwd=tmp_path)
+    python = tmp_path / "an env" / "bin" / "python"
+    succeed(python, "-m", "pip", "--version", cwd=tmp_path)
+    before = files()
+    succeed(python, "-m", "pip", "install", "-q", "--no-compile", "--no-deps", wheel, cwd=tmp_path)
+    assert files() > before
+    succeed(python.with_name("libaio-shim"), "--version", cwd=tmp_path)
+    succeed(python, "-m", "pip", "uninstall", "-q", "-y", "libaio-shim", cwd=tmp_path)
+    assert {path for path in files() - before if "libaio" in str(path)} == set()
