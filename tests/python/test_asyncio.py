@@ -8,10 +8,12 @@ import gc
 import os
 import select
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
+from random import Random
 from typing import Any, TypeVar
 
 import pytest
@@ -390,6 +392,161 @@ def test_a_pending_poll_is_cancelled(run: Run[Any]) -> None:
                 assert await waiting & select.POLLIN
 
     run(main())
+
+
+@pytest.mark.usefixtures("peek")
+@pytest.mark.parametrize("seed", range(2))
+def test_a_storm_of_cancellations_loses_no_slot(
+    run: Run[Any], stall: Stall, stalled_fd: int, fd: int, payload: bytes, seed: int
+) -> None:
+    """Requests of every kind on few slots, cancelled at random, while the slow file stops and goes on.
+
+    Nobody gets what is not his, a cancelled write is done or never will be, and afterwards the context takes as many
+    requests as before.
+    """
+    depth = 5
+    random = Random(seed)  # noqa: S311  (the seed says which storm it was)
+
+    async def worker(ctx: AsyncContext, left: socket.socket) -> None:
+        # Each writes, to places of its own, what is there already; so whoever reads knows what he must find.
+        source = stalled_fd if random.random() < 0.6 else fd
+        offset = random.randrange(len(payload) - 20_000)
+        size = random.choice([1, 100, BLOCK, 3 * BLOCK])
+        expected = payload[offset : offset + size]
+        kind = random.choice(["read", "read_into", "readv", "write", "writev", "fsync", "poll"])
+        if kind == "read":
+            assert await ctx.read(source, size, offset) == expected
+        elif kind == "read_into":
+            buffer = bytearray(size)
+            try:
+                assert await ctx.read_into(source, buffer, offset) == size
+                assert buffer == expected
+            finally:
+                seen = bytes(buffer)
+                await asyncio.shield(asyncio.sleep(0))
+                assert buffer == seen  # nothing comes into it any more
+        elif kind == "readv":
+            parts = [bytearray(size), bytearray(7)]
+            assert await ctx.readv(source, parts, offset) == size + 7
+            assert b"".join(parts) == payload[offset : offset + size + 7]
+        elif kind == "write":
+            assert await ctx.write(source, expected, offset) == size
+        elif kind == "writev":
+            assert await ctx.writev(source, [expected, b""], offset) == size
+        elif kind == "fsync":
+            await ctx.fdatasync(source)
+        else:
+            # Now and then one that never becomes ready.
+            await ctx.poll(left, random.choice([select.POLLOUT, select.POLLOUT, select.POLLIN]))
+
+    async def main() -> None:
+        left, right = socket.socketpair()
+        with left, right:
+            async with AsyncContext(depth) as ctx:
+                tasks = []
+                for which in range(300):
+                    tasks.append(asyncio.ensure_future(worker(ctx, left)))
+                    if which % 40 == 0:
+                        random.choice([stall.hold, stall.release])()
+                    if random.random() < 0.5:
+                        await asyncio.sleep(random.choice([0, 0, 0.001]))
+                    for _ in range(random.randrange(3)):
+                        random.choice(tasks).cancel()
+                stall.release()
+                while not all(task.done() for task in tasks):
+                    await asyncio.sleep(0.001)
+                    for task in random.choices(tasks, k=10):
+                        task.cancel()
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+                wrong = [each for each in results if each and not isinstance(each, asyncio.CancelledError)]
+                assert not wrong
+                await until(lambda: ctx.in_flight == 0 and ctx.waiting == 0)
+                await all_slots_are_there(ctx)
+                assert os.pread(stalled_fd, len(payload), 0) == os.pread(fd, len(payload), 0) == payload
+
+    async def all_slots_are_there(ctx: AsyncContext) -> None:
+        with stall.holding():
+            os.posix_fadvise(stalled_fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            tasks = [asyncio.ensure_future(ctx.write(stalled_fd, payload[:8], 0)) for _ in range(depth + 1)]
+            await until(lambda: ctx.in_flight == depth and ctx.waiting == 1)
+        assert await asyncio.gather(*tasks) == [8] * (depth + 1)
+
+    run(main())
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="n/a: asyncio.TaskGroup is new in 3.11")
+def test_a_task_group_ends_with_its_requests(run: Run[Any], stall: Stall, stalled_fd: int, fd: int) -> None:
+    """One that fails cancels the others: reads are left, what uses a buffer or writes has finished at the end."""
+
+    async def main() -> None:
+        async with AsyncContext(4) as ctx:
+            buffer = bytearray(8)
+
+            async def fail() -> None:
+                await until(lambda: ctx.in_flight == 3)
+                asyncio.get_running_loop().call_later(0.01, stall.release)
+                await ctx.read(-1, 1, 0)
+
+            stall.hold()
+            with pytest.raises(ExceptionGroup) as caught:  # noqa: F821, PT012
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(ctx.read(stalled_fd, 8, 0))
+                    group.create_task(ctx.read_into(stalled_fd, buffer, 0))
+                    group.create_task(ctx.write(stalled_fd, b"written", 100))
+                    group.create_task(fail())
+            assert [error.errno for error in caught.value.exceptions] == [errno.EBADF]  # type: ignore[union-attr]
+            assert buffer == b"A" * 8
+            assert os.pread(stalled_fd, 7, 100) == b"written"
+            async with asyncio.TaskGroup() as group:
+                reads = [group.create_task(ctx.read(fd, 4, i * BLOCK)) for i in range(16)]
+            assert b"".join(read.result()[:1] for read in reads) == b"ABCDEFGHIJKLMNOP"
+
+    run(main())
+
+
+EXIT = """
+import asyncio, os, sys, threading, time
+import libaio_shim.asyncio as aio
+
+path, how = sys.argv[1:]
+
+async def main():
+    ctx = aio.AsyncContext(4)
+    fd = os.open(path, os.O_RDWR)
+    file = await aio.open(path, "r+b")
+    buffers = [bytearray(4096) for _ in range(6)]
+    tasks = [asyncio.ensure_future(ctx.read_into(fd, buffer, 0)) for buffer in buffers]
+    tasks.append(asyncio.ensure_future(ctx.write(fd, b"x", 0)))
+    tasks.append(asyncio.ensure_future(ctx.read(fd, 4096, 0)))
+    tasks.append(asyncio.ensure_future(file.read(4096)))
+    left, right = os.pipe()
+    tasks.append(asyncio.ensure_future(ctx.poll(left, 1)))
+    while ctx.in_flight < 4:
+        await asyncio.sleep(0.001)
+    print("in flight", flush=True)
+    if how == "exit":
+        sys.exit(0)
+    return ctx, file, buffers, tasks
+
+loop = asyncio.new_event_loop()
+kept = loop.run_until_complete(main())
+if how == "closed":
+    loop.close()
+"""
+
+
+@pytest.mark.parametrize("how", ["exit", "end", "closed"])
+def test_the_interpreter_ends_with_requests_in_flight(stall: Stall, how: str) -> None:
+    """Whether its loop was closed or not: it waits for the device, crashes nowhere and ends well."""
+    command = [sys.executable, "-W", "ignore", "-X", "faulthandler", "-c", EXIT, str(stall.path), how]
+    with stall.holding():
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert process.stdout
+        said = process.stdout.readline()
+        stall.release()
+    _, errors = process.communicate(timeout=60)
+    assert (said, process.returncode) == ("in flight\n", 0), errors
+    assert "Fatal" not in errors
 
 
 def test_timeouts_are_cancellations(run: Run[Any], stall: Stall, stalled_fd: int) -> None:
