@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import math
 import os
+import sys
 import time
 import warnings
 from array import array
 from collections import deque
 from collections.abc import Sequence
+from itertools import repeat, starmap
 from operator import itemgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -30,6 +32,9 @@ _from_buffer = ffi.from_buffer
 _MOST_EVENTS = 64 * 1024
 # A century.  Who waits longer waits for ever: not every number of seconds is one of nanoseconds in 64 bits.
 _FOR_EVER = 100 * 365 * 86400.0
+
+# After that long submit_all looks whether other threads have taken the events that it waits for.
+_RETRY_SECONDS = 0.1
 
 
 def _limit(timeout: float) -> float | None:
@@ -201,16 +206,24 @@ class Context:
         total = len(requests)
         portion = max(self._depth, 64)
         done = 0
+        idle = False
         while done < total:
             try:
                 # In portions: submit looks at all that it is given, however few fit.
                 done += self.submit(requests[done : done + portion])
             except BlockingIOError:
                 if not self._in_flight:
-                    raise  # nothing of ours is in flight: no event will ever make room
-                self._ready.extend(self._reap(1, self._depth, None))
+                    # Other threads may just have taken what was.  Else no event will ever make room.
+                    if idle:
+                        raise
+                    idle = True
+                    continue
+                # For the same reason not for ever.
+                self._ready.extend(self._reap(1, self._depth, _RETRY_SECONDS))
             except OSError as error:
                 raise SubmitError(error.errno or 0, done, requests[done]) from None
+            else:
+                idle = False
 
     def getevents(self, min_nr: int = 1, nr: int | None = None, timeout: float | None = None) -> list[Event]:
         """Waits for at least ``min_nr`` events and returns up to ``nr`` of them (default: `depth`, or min_nr if more).
@@ -226,9 +239,16 @@ class Context:
         ready = self._ready
         if not ready or min_nr < 0 or nr < min_nr:
             return self._reap(min_nr, nr, timeout)
-        events = [ready.popleft() for _ in range(min(nr, len(ready)))]
-        if len(events) < nr:
-            events += self._reap(max(min_nr - len(events), 0), nr - len(events), timeout)
+        events: list[Event] = []
+        try:
+            try:
+                # In a single step of C, and without a look at its length before: other threads take from it, too.
+                events.extend(starmap(ready.popleft, repeat((), min(nr, sys.maxsize))))
+            except IndexError:
+                events += self._reap(max(min_nr - len(events), 0), nr - len(events), timeout)
+        except BaseException:
+            ready.extendleft(reversed(events))
+            raise
         return events
 
     def _reap(self, min_nr: int, nr: int, timeout: float | None) -> list[Event]:
@@ -339,8 +359,9 @@ class Context:
         if self._closed:
             return
         self._closed = True
-        self._ring.destroy()
-        for request in self._in_flight.values():
+        if not self._ring.destroy():
+            return  # another thread does it
+        for request in list(self._in_flight.values()):
             request._home = None
         self._in_flight.clear()
         self._ready.clear()

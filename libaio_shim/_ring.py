@@ -21,7 +21,7 @@ _live: weakref.WeakSet[Ring] = weakref.WeakSet()
 class Ring:
     """An ``io_context_t``.  `Context` and `AsyncContext` add the rules; whoever owns it calls `destroy`."""
 
-    __slots__ = ("__weakref__", "dead", "handle", "inherited", "lock")
+    __slots__ = ("__weakref__", "_end", "dead", "handle", "inherited", "lock")
 
     handle: Any
     """The address that the engine's functions take, which is also where the ring is in memory."""
@@ -43,6 +43,9 @@ class Ring:
             raise_errno(result)
         self.handle = out[0]
         self.dead = False
+        # Who takes what is in it destroys the ring.  Not under the lock: the thread that closes may be in a signal
+        # handler that came in the middle of its own submit.
+        self._end = [self.handle]
         _live.add(self)
 
     def memory(self) -> tuple[memoryview, memoryview]:
@@ -52,14 +55,17 @@ class Ring:
         whole = memoryview(ffi.buffer(start, RING_HEADER_BYTES + header[NR] * EVENT_BYTES)).cast("B")
         return header, whole[RING_HEADER_BYTES:].cast("q")
 
-    def destroy(self) -> None:
-        """Returns when no request runs any more; the GIL is released meanwhile."""
-        if self.dead:
-            return
+    def destroy(self) -> bool:
+        """Returns when no request runs any more; the GIL is released meanwhile.  False if another call did it."""
+        try:
+            handle = self._end.pop()
+        except IndexError:
+            return False
         self.dead = True
         _live.discard(self)
         if not self.inherited:
-            lib.las_io_destroy(self.handle)
+            lib.las_io_destroy(handle)
+        return True
 
 
 def refuse_copy(owner: object) -> NoReturn:

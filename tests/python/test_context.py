@@ -17,6 +17,7 @@ import threading
 import time
 import warnings
 from array import array
+from collections import deque
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -330,6 +331,72 @@ def test_submit_all_makes_room(fd: int, payload: bytes) -> None:
             seen += context.getevents(1, 100)
     assert sorted(map(id, requests)) == sorted(id(event.iocb) for event in seen)
     assert [buffer[0] for buffer in buffers] == [payload[(i * 13) % len(payload)] for i in range(5000)]
+
+
+class Robbed(Context):
+    """Another thread takes all events whenever this one is about to look at, or wait for, what is in flight."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__(4)
+        self._where = where
+        self.taken: list[Event] = []
+
+    def _rob(self, where: str) -> None:
+        if where == self._where:
+            thread = threading.Thread(target=lambda: self.taken.extend(Context._reap(self, 0, 10_000, None)))
+            thread.start()
+            thread.join()
+
+    def submit(self, requests: Any) -> int:
+        try:
+            return super().submit(requests)
+        except BlockingIOError:
+            self._rob("look")
+            raise
+
+    def _reap(self, min_nr: int, nr: int, timeout: float | None) -> list[Event]:
+        self._rob("wait")
+        return super()._reap(min_nr, nr, timeout)
+
+
+@pytest.mark.parametrize("where", ["look", "wait"])
+def test_submit_all_goes_on_when_others_took_its_events(fd: int, where: str) -> None:
+    """There is room then: it neither fails nor waits for what is gone."""
+    with Robbed(where) as context:
+        requests = [prep_pread(fd, bytearray(8), 8 * i) for i in range(1000)]
+        context.submit_all(requests)
+        context._where = ""
+        rest = context.getevents(len(requests) - len(context.taken), len(requests))
+        assert context.taken
+        assert sorted(event.iocb.offset for event in [*context.taken, *rest]) == [8 * i for i in range(1000)]
+
+
+def test_events_are_kept_when_getevents_fails(fd: int) -> None:
+    """Those that submit_all has fetched come with the next call that succeeds, in their order."""
+    with Context(4) as context:
+        requests = [prep_pread(fd, bytearray(8), 8 * i) for i in range(1000)]
+        context.submit_all(requests)
+        ready = list(context._ready)
+        assert ready
+        with pytest.raises(ValueError, match="timeout"):
+            context.getevents(1000, 1000, timeout=math.nan)
+        assert list(context._ready) == ready
+        assert len(context.getevents(1000, 1000)) == 1000
+
+
+def test_two_threads_may_take_what_is_ready(fd: int) -> None:
+    """The last of it is gone when the second has counted it: it gets what is left."""
+
+    class Promising(deque[Event]):
+        def __len__(self) -> int:
+            return super().__len__() + 1
+
+    with Context(4) as context:
+        requests = [prep_pread(fd, bytearray(8), 8 * i) for i in range(1000)]
+        context.submit_all(requests)
+        context._ready = Promising(context._ready)
+        count = len(list(context._ready))
+        assert len(context.getevents(1, count + 1)) >= count
 
 
 def test_submit_all_says_how_far_it_came(fd: int) -> None:
