@@ -50,7 +50,7 @@ active proctype Submitter()
 	:: atomic { refused = true; arrived = true }
 	:: accepted = true
 	fi;
-	atomic { /* drain() */
+	atomic { /* las_native_drain_now() */
 		led_by_another = led;
 #ifndef NO_DRAIN
 		if

@@ -68,7 +68,7 @@ bool gone;              /* the first thread has jumped away */
 
 #define LOCALS byte n, hands; bool waking, kicking, go, clear, followers, leads, jumped, gave_up, stolen
 
-/* ---- lanes/native.c ---- */
+/* ---- lanes/lead.c ---- */
 
 /* More than three are as good as three, no leader waits for more. */
 inline las_native_kick()
