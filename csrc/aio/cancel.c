@@ -46,7 +46,7 @@ static void give_up(struct las_req *req)
 /* KERNEL: cancel-of-queued: it can cancel polls only (test: cancel.queued_write_is_cancelled_for_good). */
 long las_cancel(struct las_ctx *ctx, uint64_t obj, struct las_event *result)
 {
-	struct las_native *native = las_load_acquire(&ctx->native); /* pairs with native_of() in submit.c */
+	struct las_native *native = las_load_acquire(&ctx->native); /* pairs with native_of() in enqueue.c */
 	struct las_req *req = take_queued(&ctx->owner, obj);
 
 	if (!req) {

@@ -296,7 +296,7 @@ long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *event
 	long taken = 0, err = 0;
 
 	las_ctx_used(ctx);
-	las_store_relaxed(&ctx->unwaited, 0); /* a hint, see submit.c */
+	las_store_relaxed(&ctx->unwaited, 0); /* a hint, see enqueue.c */
 	if (las_unlikely(las_config.settle && (min_nr == 0 || deadline_ns != LAS_FOREVER_NS)))
 		settle(ctx, nr, LAS_FOREVER_NS, NULL);
 	else if (min_nr == 0 && deadline_ns != 0 && deadline_ns != LAS_FOREVER_NS)

@@ -97,7 +97,7 @@ static enum las_verdict route_read(struct las_op *op, struct las_file *file, boo
 /*
  * O_DIRECT stands for a file or a block device, and is not asked what it can do.  It might be a pipe in packet mode:
  * that matters when others wait in line there, or if a part could be moved; what the kernel refuses is looked at in
- * aio/submit.c.
+ * aio/enqueue.c.
  */
 static int check(const struct las_op *op, struct las_file *file)
 {

@@ -3,7 +3,7 @@
  *
  * Runs it in the head lane if that cannot block (or is predicted not to), and
  * finds what io_submit has to refuse.  What is passed on has to leave the
- * caller: to the native lane or the crew (aio/submit.c).
+ * caller: to the native lane or the crew (aio/enqueue.c).
  */
 #ifndef LAS_LANES_ROUTE_H
 #define LAS_LANES_ROUTE_H
