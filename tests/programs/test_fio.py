@@ -132,6 +132,14 @@ def test_unverified_variant(side: sides.Side, ext4: Path, variant: str) -> None:
     run(side, ext4, "--bs=4k", "--iodepth=32", *UNVERIFIED[variant])
 
 
+@pytest.mark.parametrize("rw", ["trimwrite", "randtrimwrite"])
+def test_trims_between_writes_on_a_device(side: sides.Side, device: str, rw: str) -> None:
+    """fio trims by itself, each time its queue is empty."""
+    where = [f"--filename={device}", "--size=8m", "--bs=4k", "--direct=1"]
+    job = run(side, Path("/"), f"--rw={rw}", "--iodepth=16", *where)
+    assert (job["write"]["total_ios"], job["trim"]["total_ios"]) == (2048, 2048)
+
+
 def written_bytes(side: sides.Side, directory: Path, *arguments: str) -> str:
     """The checksum of a file that fio fills with each block's offset, in random order."""
     directory.mkdir()
