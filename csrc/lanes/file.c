@@ -1,4 +1,4 @@
-/* file.c - see file.h. */
+/* file.c - what a descriptor is, see file.h. */
 #include "lanes/file.h"
 
 #include <errno.h>
@@ -12,7 +12,6 @@
 
 #include "base/lock.h"
 #include "base/sys.h"
-#include "base/ticks.h"
 
 #ifndef FUSE_SUPER_MAGIC
 #define FUSE_SUPER_MAGIC 0x65735546
@@ -39,18 +38,6 @@ static struct {
 /* Devices known to be file systems of a server; a word each, read and written whole.  0: unused. */
 static uint64_t servers[SERVERS];
 
-#define RECENT 4
-#define RECENT_TICKS 50000   /* 10 to 50 microseconds, whatever the machine; opening a file on a server takes longer */
-#define DIRECT_TICKS 3000000 /* a millisecond or so: what the kernel checks itself */
-#define RECENT_USES 64       /* assumptions in a row before the flags are read again */
-
-/* Thread-local: what another thread does to a descriptor is as unknown as what this one does outside the library. */
-static _Thread_local struct recent {
-	uint64_t stamp;
-	unsigned uses; /* left; 0, as in the beginning: it is nobody's */
-	struct las_file file;
-} recent[RECENT] LAS_TLS_MODEL;
-
 void las_file_init(void)
 {
 	long fd = las_sys.eventfd2(0, EFD_CLOEXEC | EFD_NONBLOCK);
@@ -73,140 +60,11 @@ void las_file_init(void)
 	las_sys.close((int)fd);
 }
 
-void las_batch_init(struct las_batch *batch, bool alone)
-{
-	batch->count = batch->next = 0;
-	batch->alone = alone;
-}
-
-void las_batch_fini(struct las_batch *batch)
-{
-	for (unsigned i = 0; i < batch->count; i++)
-		if (batch->files[i].hold)
-			las_hold_put(batch->files[i].hold);
-}
-
-static int read_flags(int fd, int *out)
-{
-	long flags = las_sys.fcntl(fd, F_GETFL, 0);
-
-	if (flags < 0 || flags & O_PATH)
-		return -EBADF;
-	*out = (int)flags;
-	return 0;
-}
-
-/* The file as of a moment ago, if this thread used the descriptor then; NULL if it did not. */
-static struct recent *recall(int fd, bool alone)
-{
-	struct recent *r = &recent[(unsigned)fd % RECENT];
-	uint64_t now;
-
-	if (r->file.fd != fd || r->uses == 0)
-		return NULL;
-	r->file.checked = alone && r->file.flags & O_DIRECT && !r->file.bare;
-	now = las_ticks();
-	if (now - r->stamp > (r->file.checked ? DIRECT_TICKS : RECENT_TICKS))
-		return NULL;
-	/* Already now what las_file_remember() would do in a moment: reading the time is dear in virtual machines. */
-	r->stamp = now;
-	r->uses--;
-	return r;
-}
-
-void las_file_remember(struct las_file *file)
-{
-	struct recent *r = &recent[(unsigned)file->fd % RECENT];
-
-	if (file->assumed || file->remembered)
-		return;
-	file->remembered = true;
-	r->file = *file;
-	r->file.hold = NULL;
-	r->uses = RECENT_USES;
-	r->stamp = las_ticks();
-}
-
-int las_file_refresh(struct las_file *file)
-{
-	if (!file->assumed)
-		return 0;
-	recent[(unsigned)file->fd % RECENT].uses = 0;
-	*file = (struct las_file){ .fd = file->fd, .hold = file->hold };
-	return read_flags(file->fd, &file->flags);
-}
-
-bool las_file_is_same(const struct las_file *file)
-{
-	struct stat st;
-
-	return file->looked && las_sys.fstat(file->fd, &st) == 0 && st.st_mode == file->mode &&
-	       st.st_dev == file->device && st.st_ino == file->inode;
-}
-
-int las_file_confirm(struct las_file *file)
-{
-	struct las_file was = *file;
-	int err = las_file_refresh(file);
-
-	if (err || !was.assumed || was.flags != file->flags || !las_file_is_same(&was))
-		return err;
-	*file = was;
-	file->assumed = file->checked = file->remembered = false;
-	return 0;
-}
-
 bool las_file_allows(const struct las_file *file, enum las_op_kind kind)
 {
 	int access = file->flags & O_ACCMODE;
 
 	return kind > LAS_OP_WRITE || access == O_RDWR || access == (kind == LAS_OP_READ ? O_RDONLY : O_WRONLY);
-}
-
-static struct las_file *in_batch(struct las_batch *batch, int fd)
-{
-	for (unsigned i = 0; i < batch->count; i++)
-		if (batch->files[i].fd == fd)
-			return &batch->files[i];
-	return NULL;
-}
-
-/* A place for one more file; the oldest makes room. */
-static struct las_file *place(struct las_batch *batch)
-{
-	struct las_file *file;
-
-	if (batch->count < LAS_BATCH_FILES)
-		return &batch->files[batch->count++];
-	file = &batch->files[batch->next++ % LAS_BATCH_FILES];
-	if (file->hold)
-		las_hold_put(file->hold);
-	return file;
-}
-
-int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
-{
-	struct las_file *file = in_batch(batch, fd);
-	struct recent *r;
-	int flags = 0, err;
-
-	if (file) {
-		*out = file;
-		return 0;
-	}
-	r = recall(fd, batch->alone);
-	err = r ? 0 : read_flags(fd, &flags);
-	if (err)
-		return err;
-	file = place(batch);
-	if (r) {
-		*file = r->file;
-		file->assumed = true;
-	} else {
-		*file = (struct las_file){ .fd = fd, .flags = flags };
-	}
-	*out = file;
-	return 0;
 }
 
 bool las_file_bounded(const struct las_file *file)
@@ -272,7 +130,7 @@ bool las_file_anonymous(const struct las_file *file)
 	return file->device == kernel.anon_device && file->inode == kernel.anon_inode;
 }
 
-static int check_eventfd(struct las_file *file)
+int las_file_check_eventfd(struct las_file *file)
 {
 	int err;
 
@@ -288,28 +146,6 @@ static int check_eventfd(struct las_file *file)
 		return -EINVAL;
 	file->is_eventfd = true;
 	return 0;
-}
-
-int las_batch_eventfd(struct las_batch *batch, int fd, struct las_file **out)
-{
-	struct las_hold *hold;
-	int err;
-
-	*out = in_batch(batch, fd);
-	if (*out && (*out)->is_eventfd)
-		return 0;
-	hold = *out ? NULL : las_hold_find(fd);
-	if (hold && hold->facts.is_eventfd) {
-		*out = place(batch);
-		**out = (struct las_file){ .fd = fd, .flags = hold->facts.flags, .is_eventfd = true, .hold = hold };
-		return 0;
-	}
-	if (hold)
-		las_hold_put(hold);
-	err = las_batch_file(batch, fd, out);
-	if (!err)
-		err = las_file_refresh(*out); /* eight bytes are going to be written there */
-	return err ? err : check_eventfd(*out);
 }
 
 /* Files that the kernel makes up. */

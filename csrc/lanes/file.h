@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/atomic.h"
 #include "base/hold.h"
 #include "lanes/op.h"
 
@@ -64,7 +65,11 @@ void las_batch_fini(struct las_batch *batch);
 /* 0, or -EBADF. */
 int las_batch_file(struct las_batch *batch, int fd, struct las_file **file);
 /* Reads the flags if they were assumed, and forgets the rest: 0 or -EBADF. */
-int las_file_refresh(struct las_file *file);
+int las_file_ask_again(struct las_file *file);
+static inline int las_file_refresh(struct las_file *file)
+{
+	return las_unlikely(file->assumed) ? las_file_ask_again(file) : 0;
+}
 /* The same, but what was found out about it stays known if it is still the same inode, opened alike. */
 int las_file_confirm(struct las_file *file);
 /* Whether an assumed file is on the inode that it was on: the cheapest question, and enough for whatever moves bytes. */
@@ -77,6 +82,8 @@ bool las_file_allows(const struct las_file *file, enum las_op_kind kind);
 int las_file_look(struct las_file *file);
 /* The same for a descriptor that has to be an eventfd: also -EINVAL.  Nothing about it is assumed. */
 int las_batch_eventfd(struct las_batch *batch, int fd, struct las_file **file);
+/* 0, -EINVAL, or what fstat says. */
+int las_file_check_eventfd(struct las_file *file);
 /*
  * The kernel refuses at io_submit what its file type cannot do; asked only
  * after the head lane was refused.  0 or -EINVAL.
