@@ -1,11 +1,6 @@
 /*
  * context.c - see context.h.
  *
- * The table is open-addressed and only grows, so readers need no lock: an
- * entry whose ring the program has moved away stays, without a context.  A
- * table that became too small is left to late readers and replaced by a
- * larger one.
- *
  * Rings are cut from chunks of shared anonymous memory, each mapped twice;
  * free contexts wait in a list per size (powers of two of pages), oldest
  * first, so that a handle is not handed out again at once.
@@ -17,6 +12,7 @@
 #include <sys/mman.h>
 
 #include "aio/complete.h"
+#include "aio/handle.h"
 #include "base/config.h"
 #include "base/futex.h"
 #include "base/pool.h"
@@ -24,27 +20,14 @@
 #include "base/sys.h"
 #include "base/umem.h"
 
-#define PAGE_BYTES ((size_t)4096)
 #define CHUNK_BYTES ((size_t)1 << 20)
-#define SIZES 20 /* powers of two of pages: up to 2 GiB */
-#define FIRST_TABLE 256
+#define SIZES 20            /* powers of two of pages: up to 2 GiB */
 #define RETIRED 0x80000000u /* in visitors */
 #define KEEP_PAGES 4        /* pages of a free ring that keep their memory */
 #define ALWAYS_ROOM 65536   /* events that any context may have: the kernel's default for the whole system */
 
-struct entry {
-	const void *handle; /* written last, release */
-	struct las_ctx *ctx;
-};
-
-struct table {
-	size_t mask, used;
-	struct entry entries[];
-};
-
+/* Guarded by the lock of the table, handle.h. */
 static struct {
-	struct las_lock lock; /* guards all below; `table` is read without it */
-	struct table *table;
 	struct las_link free[SIZES];
 	struct {
 		char *handle, *view;
@@ -57,137 +40,11 @@ static struct {
 
 void las_ctx_init(void)
 {
+	memset(&las_handles, 0, sizeof(las_handles));
 	memset(&contexts, 0, sizeof(contexts));
 	for (unsigned i = 0; i < SIZES; i++)
 		las_list_init(&contexts.free[i]);
 	las_pool_init(&contexts.pool, (sizeof(struct las_ctx) + LAS_CACHE_LINE - 1) / LAS_CACHE_LINE * LAS_CACHE_LINE);
-}
-
-static size_t hash(const void *handle)
-{
-	return (size_t)((uintptr_t)handle / PAGE_BYTES * 0x9e3779b97f4a7c15u >> 20);
-}
-
-static struct entry *entry_of(struct table *t, const void *handle)
-{
-	for (size_t i = hash(handle) & t->mask;; i = (i + 1) & t->mask) {
-		const void *at = las_load_acquire(&t->entries[i].handle); /* pairs with insert_locked */
-
-		if (at == handle)
-			return &t->entries[i];
-		if (!at)
-			return NULL;
-	}
-}
-
-static struct las_ctx *find(const void *handle)
-{
-	/* Acquire: pairs with the release that publishes a table.  Whoever has a handle has it from a later moment. */
-	struct table *t = las_load_acquire(&contexts.table);
-	struct entry *e = t && handle ? entry_of(t, handle) : NULL;
-
-	return e ? las_load_acquire(&e->ctx) : NULL;
-}
-
-static void insert_locked(struct table *t, struct las_ctx *ctx)
-{
-	size_t i = hash(ctx->slots.handle) & t->mask;
-
-	/* An address that is there already was a ring that the program has unmapped or moved; now it is this one. */
-	while (t->entries[i].handle && t->entries[i].handle != ctx->slots.handle)
-		i = (i + 1) & t->mask;
-	las_store_release(&t->entries[i].ctx, ctx);
-	las_store_release(&t->entries[i].handle, (const void *)ctx->slots.handle);
-	t->used++;
-}
-
-static int register_locked(struct las_ctx *ctx)
-{
-	struct table *old = contexts.table;
-
-	if (!old || old->used * 2 > old->mask) {
-		size_t n = old ? (old->mask + 1) * 2 : FIRST_TABLE;
-		struct table *t = las_sys.mmap(NULL, sizeof(*t) + n * sizeof(struct entry), PROT_READ | PROT_WRITE,
-		                               MAP_PRIVATE | MAP_NORESERVE);
-
-		if (!t)
-			return -ENOMEM;
-		t->mask = n - 1;
-		for (size_t i = 0; old && i <= old->mask; i++)
-			if (old->entries[i].ctx)
-				insert_locked(t, old->entries[i].ctx);
-		las_store_release(&contexts.table, t);
-	}
-	insert_locked(contexts.table, ctx);
-	return 0;
-}
-
-/* From now on the context is found at another address, and no longer at the one before. */
-static int relocate_locked(struct las_ctx *ctx, struct las_ring *handle)
-{
-	struct las_ring *before = ctx->slots.handle;
-	struct entry *e;
-	int err;
-
-	ctx->slots.handle = handle;
-	err = register_locked(ctx);
-	if (err) {
-		ctx->slots.handle = before;
-		return err;
-	}
-	e = entry_of(contexts.table, before);
-	if (e)
-		las_store_release(&e->ctx, NULL);
-	return 0;
-}
-
-/* Whether the program's address shows the very memory of the ring: what is written here appears there. */
-static bool shows_ring(const struct las_ctx *ctx, const struct las_ring *at)
-{
-	struct las_ring *view = ctx->slots.view;
-	uint32_t id = ctx->id;
-	bool same;
-
-	/* There is one view only, and it has gone with the program's; or it is ours, which is nobody's handle. */
-	if (view == ctx->slots.handle || at == view)
-		return false;
-	/* The id is no use to a program. */
-	las_store_relaxed(&view->id, ~id);
-	same = las_load_relaxed(&at->id) == ~id;
-	las_store_relaxed(&view->id, id);
-	return same;
-}
-
-/*
- * KERNEL: it finds a context by the id in the ring's memory, and lets the
- * handle move with the ring when the program moves that by mremap, as
- * checkpoint and restore do (test: ring.ring_moved_by_mremap).  Nobody tells
- * us of the move, so a handle that is not known is looked at.
- */
-static __attribute__((noinline)) struct las_ctx *find_moved(const void *handle)
-{
-	const struct las_ring *at = handle;
-	struct las_ctx *found = NULL;
-	struct table *t;
-	uint32_t id;
-
-	if ((uintptr_t)handle % PAGE_BYTES || !las_umem_readable(at, sizeof(*at)) || at->magic != LAS_RING_MAGIC)
-		return NULL;
-	id = at->id;
-	las_lock(&contexts.lock);
-	t = contexts.table;
-	for (size_t i = 0; t && i <= t->mask && !found; i++) {
-		struct las_ctx *ctx = t->entries[i].ctx;
-
-		if (ctx && ctx->id == id && !las_ctx_dead(ctx) && shows_ring(ctx, at))
-			found = ctx;
-	}
-	if (found && relocate_locked(found, (struct las_ring *)(uintptr_t)at) < 0)
-		found = NULL;
-	if (found)
-		found->moved = true;
-	las_unlock(&contexts.lock);
-	return found;
 }
 
 /*
@@ -197,10 +54,10 @@ static __attribute__((noinline)) struct las_ctx *find_moved(const void *handle)
  */
 static struct las_ctx *look_up(const void *handle)
 {
-	struct las_ctx *ctx = find(handle);
+	struct las_ctx *ctx = las_handle_find(handle);
 
 	if (las_unlikely(!ctx))
-		return find_moved(handle);
+		return las_handle_find_moved(handle);
 	return las_likely(las_umem_readable(handle, sizeof(uint32_t))) ? ctx : NULL;
 }
 
@@ -271,7 +128,7 @@ static struct las_ctx *fresh_locked(unsigned size)
 		return NULL;
 	memset(ctx, 0, sizeof(*ctx));
 	ctx->busy = LAS_CTX_DEAD;
-	if (cut_locked(ctx, PAGE_BYTES << size) < 0 || register_locked(ctx) < 0) {
+	if (cut_locked(ctx, LAS_PAGE_BYTES << size) < 0 || las_handle_register_locked(ctx) < 0) {
 		las_pool_put(&contexts.pool, ctx);
 		return NULL;
 	}
@@ -288,7 +145,7 @@ static struct las_ctx *recycled_locked(unsigned size)
 			return NULL;
 		ctx = las_container_of(l, struct las_ctx, link);
 		/* The program may have protected or unmapped its ring; a hole is not handed out again. */
-		if (las_sys.mprotect(ctx->slots.handle, PAGE_BYTES << size, PROT_READ | PROT_WRITE) == 0)
+		if (las_sys.mprotect(ctx->slots.handle, LAS_PAGE_BYTES << size, PROT_READ | PROT_WRITE) == 0)
 			return ctx;
 	}
 }
@@ -319,13 +176,13 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
 	if (err)
 		return -EAGAIN;
 	size = size_of(pages);
-	las_lock(&contexts.lock);
+	las_lock(&las_handles.lock);
 	ctx = recycled_locked(size);
 	if (!ctx)
 		ctx = fresh_locked(size);
 	if (ctx)
 		ctx->id = contexts.ids++;
-	las_unlock(&contexts.lock);
+	las_unlock(&las_handles.lock);
 	if (!ctx) {
 		las_complete_release(n);
 		return -EAGAIN; /* what the kernel says when it has no memory for another context */
@@ -356,9 +213,9 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
  */
 static bool bring_home_locked(struct las_ctx *ctx)
 {
-	void *handle = las_sys.mremap_dup(ctx->slots.view, PAGE_BYTES << size_of(ctx->slots.pages));
+	void *handle = las_sys.mremap_dup(ctx->slots.view, LAS_PAGE_BYTES << size_of(ctx->slots.pages));
 
-	if (!handle || relocate_locked(ctx, handle) < 0)
+	if (!handle || las_handle_relocate_locked(ctx, handle) < 0)
 		return false;
 	ctx->moved = false;
 	return true;
@@ -370,26 +227,26 @@ static bool bring_home_locked(struct las_ctx *ctx)
  */
 static void recycle(struct las_ctx *ctx)
 {
-	size_t bytes = (size_t)ctx->slots.pages * PAGE_BYTES;
+	size_t bytes = (size_t)ctx->slots.pages * LAS_PAGE_BYTES;
 
 	/* A large ring gives its memory back, its addresses stay readable. */
 	if (ctx->slots.pages > KEEP_PAGES)
-		las_sys.madvise((char *)ctx->slots.view + KEEP_PAGES * PAGE_BYTES, bytes - KEEP_PAGES * PAGE_BYTES,
-		                MADV_REMOVE);
-	las_lock(&contexts.lock);
+		las_sys.madvise((char *)ctx->slots.view + KEEP_PAGES * LAS_PAGE_BYTES,
+		                bytes - KEEP_PAGES * LAS_PAGE_BYTES, MADV_REMOVE);
+	las_lock(&las_handles.lock);
 	if (las_likely(!ctx->moved) || bring_home_locked(ctx))
 		las_list_push(&contexts.free[size_of(ctx->slots.pages)], &ctx->link);
-	las_unlock(&contexts.lock);
+	las_unlock(&las_handles.lock);
 }
 
 void las_ctx_retire(struct las_ctx *ctx)
 {
-	las_lock(&contexts.lock);
+	las_lock(&las_handles.lock);
 	contexts.ended_head += ctx->count_head;
 	contexts.ended_all += ctx->count_all;
 	las_store_relaxed(&ctx->count_head, 0); /* the lock keeps las_ctx_totals from seeing them twice */
 	las_store_relaxed(&ctx->count_all, 0);
-	las_unlock(&contexts.lock);
+	las_unlock(&las_handles.lock);
 	las_complete_release(ctx->reserved);
 	las_or_acq_rel(&ctx->visitors, RETIRED); /* io_destroy is a visitor too: somebody is left to see it */
 }
@@ -444,16 +301,16 @@ void las_ctx_unvisit(struct las_ctx *ctx)
 
 void las_ctx_totals(uint64_t *head, uint64_t *all)
 {
-	las_lock(&contexts.lock);
+	las_lock(&las_handles.lock);
 	*head = contexts.ended_head;
 	*all = contexts.ended_all;
-	for (size_t i = 0; contexts.table && i <= contexts.table->mask; i++) {
-		const struct entry *e = &contexts.table->entries[i];
+	for (size_t i = 0; las_handles.table && i <= las_handles.table->mask; i++) {
+		const struct las_handle *e = &las_handles.table->entries[i];
 
 		if (e->ctx) {
 			*head += las_load_relaxed(&e->ctx->count_head); /* a count that is still growing */
 			*all += las_load_relaxed(&e->ctx->count_all);
 		}
 	}
-	las_unlock(&contexts.lock);
+	las_unlock(&las_handles.lock);
 }
