@@ -99,6 +99,8 @@ def stall(_mounts: filesystems.Mounts, payload: bytes) -> Iterator[Stall]:
         pytest.skip(f"no stalling file system: {_mounts.missing} (needs root, /dev/fuse, libfuse3-dev, pkg-config)")
     made = Stall(_mounts.stall)
     made.path.write_bytes(payload)
+    with made.path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)  # or the first reads may not ask for it
     yield made
     made.release()
     made.path.unlink()

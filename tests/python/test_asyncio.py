@@ -483,20 +483,21 @@ def test_a_task_group_ends_with_its_requests(run: Run[Any], stall: Stall, stalle
             buffer = bytearray(8)
 
             async def fail() -> None:
-                await until(lambda: ctx.in_flight == 3)
+                await until(lambda: stall.held() == 3)  # all run: what still queues would be cancelled
                 asyncio.get_running_loop().call_later(0.01, stall.release)
                 await ctx.read(-1, 1, 0)
 
+            os.posix_fadvise(stalled_fd, 0, 0, os.POSIX_FADV_RANDOM)  # one page each, or they would wait for another
             stall.hold()
             with pytest.raises(ExceptionGroup) as caught:  # noqa: F821, PT012
                 async with asyncio.TaskGroup() as group:
                     group.create_task(ctx.read(stalled_fd, 8, 0))
-                    group.create_task(ctx.read_into(stalled_fd, buffer, 0))
-                    group.create_task(ctx.write(stalled_fd, b"written", 100))
+                    group.create_task(ctx.read_into(stalled_fd, buffer, BLOCK))
+                    group.create_task(ctx.write(stalled_fd, b"written", 2 * BLOCK))
                     group.create_task(fail())
             assert [error.errno for error in caught.value.exceptions] == [errno.EBADF]  # type: ignore[union-attr]
-            assert buffer == b"A" * 8
-            assert os.pread(stalled_fd, 7, 100) == b"written"
+            assert buffer == b"B" * 8
+            assert os.pread(stalled_fd, 7, 2 * BLOCK) == b"written"
             async with asyncio.TaskGroup() as group:
                 reads = [group.create_task(ctx.read(fd, 4, i * BLOCK)) for i in range(16)]
             assert b"".join(read.result()[:1] for read in reads) == b"ABCDEFGHIJKLMNOP"
