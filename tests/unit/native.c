@@ -513,8 +513,8 @@ TEST(a_kick_that_is_taken_beside_the_leader_is_made_good)
 	u_pipe(more);
 	io_prep_pread(&read_it, more[0], &byte, 1, 0); /* the poll set's: the leader is kicked, to wait elsewhere */
 	CHECK_RET(t_submit(ctx, &read_it), 1);
-	CHECK(hidden->kicks > 0);
-	for (int before = hidden->kicks; hidden->kicks == before;)
+	CHECK(f_kicks(hidden) > 0);
+	for (int before = f_kicks(hidden); f_kicks(hidden) == before;)
 		CHECK_RET(io_getevents(ctx, 0, 1, &event, &at_once), 0);
 	u_gate_open(&in_kernel);
 	CHECK_EQ(write(more[1], "x", 1), 1);

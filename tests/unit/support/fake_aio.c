@@ -162,6 +162,16 @@ void f_finish(struct f_context *c, int i, int64_t res)
 	pthread_mutex_unlock(&mutex);
 }
 
+int f_kicks(struct f_context *c)
+{
+	int kicks;
+
+	pthread_mutex_lock(&mutex);
+	kicks = c->kicks;
+	pthread_mutex_unlock(&mutex);
+	return kicks;
+}
+
 void f_await_submitted(struct f_context *c, int n)
 {
 	pthread_mutex_lock(&mutex);

@@ -34,6 +34,8 @@ void f_finish(struct f_context *c, int i, int64_t res);
 /* The fake call itself, for a hook that stands before it. */
 long f_getevents(uintptr_t handle, long min, long nr, struct las_event *events, struct timespec *timeout,
                  const sigset_t *mask);
+/* How often a leader was kicked so far. */
+int f_kicks(struct f_context *c);
 /* Waits until so many iocbs have been submitted. */
 void f_await_submitted(struct f_context *c, int n);
 /* Waits until a thread waits in io_getevents. */
