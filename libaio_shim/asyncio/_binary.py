@@ -200,7 +200,7 @@ class AsyncFile:
         if not self._closefd:
             return
         if self._writes:
-            await current_host().off_loop(os.close, self._fd)
+            await current_host().close(self._fd)
         else:
             os.close(self._fd)
 

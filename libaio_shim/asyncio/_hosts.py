@@ -11,6 +11,7 @@ It also holds the rules of cancellation, since a loop's ways decide how they are
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 from collections.abc import Callable, Generator
 from functools import partial
@@ -68,6 +69,10 @@ class Host:
     async def off_loop(self, work: Callable[..., T], *arguments: Any, undo: Callable[[T], object] | None = None) -> T:
         """Runs what may block in a thread.  If it is cancelled, undo disposes of the result that comes later."""
         raise NotImplementedError  # of the host of no loop, which nobody asks for this
+
+    async def close(self, fd: int) -> None:
+        """Closes a descriptor in a thread: also for a cancelled task, and here if no thread can be had."""
+        raise NotImplementedError  # as above
 
 
 def homeless() -> Host:
@@ -137,6 +142,22 @@ class AsyncioHost(Host):
             future.add_done_callback(partial(_dispose, undo))
             raise
         return result
+
+    async def close(self, fd: int) -> None:
+        left = [fd]
+        try:
+            await self.off_loop(_close, left)
+        except RuntimeError:  # the loop's threads have ended, or there are too many to start one
+            _close(left)
+
+
+def _close(left: list[int]) -> None:
+    """Closes the descriptor that is left: who said that it had no thread may find one later all the same."""
+    try:
+        fd = left.pop()
+    except IndexError:
+        return
+    os.close(fd)
 
 
 def _dispose(undo: Callable[[T], object] | None, future: asyncio.Future[T]) -> None:
@@ -218,6 +239,15 @@ def _make_trio_host(trio: Any) -> Host:
             # trio waits for the thread before it raises a cancellation: there is always somebody for the result.
             result: T = await trio.to_thread.run_sync(partial(work, *arguments))
             return result
+
+        async def close(self, fd: int) -> None:
+            left = [fd]
+            with trio.CancelScope(shield=True):  # trio starts no thread for a cancelled task
+                try:
+                    await trio.to_thread.run_sync(_close, left)
+                except RuntimeError:  # too many to start one
+                    _close(left)
+            await trio.lowlevel.checkpoint_if_cancelled()
 
     return TrioHost()
 

@@ -185,14 +185,16 @@ _run_variable: Any = None
 
 
 def default_context() -> AsyncContext:
-    """The context that the files of the running event loop share.  It is closed after the loop."""
+    """The context that the files of the running event loop share.  It ends after the loop, with its last file."""
     global _run_variable
     host = current_host()
     if isinstance(host, AsyncioHost):
         context = _contexts.get(host.owner)
         if context is None or context.closed:
-            for loop in [loop for loop in _contexts if loop.is_closed()]:
-                _contexts.pop(loop).close()
+            # Other threads do the same for their loops.  A file that outlives its loop keeps the context.
+            for loop in list(_contexts):
+                if loop.is_closed():
+                    _contexts.pop(loop, None)
             context = _contexts[host.owner] = _make_context()
         return context
     if _run_variable is None:

@@ -8,7 +8,9 @@ import gc
 import io
 import os
 import tempfile
+import weakref
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -189,9 +191,54 @@ def test_files_of_a_loop_share_a_context(path: Path) -> None:
             await one.read(1)
             return one._context
 
-    first, second = asyncio.run(contexts()), asyncio.run(contexts())
-    assert first is not second
-    assert first.closed
+    first = weakref.ref(asyncio.run(contexts()))
+    second = asyncio.run(contexts())
+    assert second is not first()
+    gc.collect()
+    assert first() is None
+
+
+def test_a_file_may_outlive_its_loop(path: Path) -> None:
+    """It takes its context along to the next one, also where that has files of its own."""
+
+    async def opened() -> BinaryFile:
+        return await las.open(path, "r+b")
+
+    async def used(file: BinaryFile) -> None:
+        async with las.open(path, "rb") as other:
+            assert await other.read(4) == await file.read(4) == b"AAAA"
+
+    file = asyncio.run(opened())
+    asyncio.run(used(file))
+    asyncio.run(file.close())
+
+
+def test_threads_have_loops_and_files_of_their_own(path: Path) -> None:
+    """Each new loop clears away what the former ones left, while others do the same."""
+
+    async def work() -> bytes:
+        async with las.open(path, "rb") as file:
+            return await file.read(4)
+
+    def loops(_: int) -> list[bytes]:
+        return [asyncio.run(work()) for _ in range(50)]
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(loops, range(4))) == [[b"AAAA"] * 50] * 4
+
+
+def test_closing_closes_without_a_thread(path: Path) -> None:
+    """When the loop's threads have ended already."""
+
+    async def main() -> int:
+        file = await las.open(path, "r+b")
+        fd = file.fileno()
+        await asyncio.get_running_loop().shutdown_default_executor()
+        await file.close()
+        return fd
+
+    with raises_errno(errno.EBADF):
+        os.fstat(asyncio.run(main()))
 
 
 def test_proc_files_can_be_read() -> None:
@@ -447,6 +494,26 @@ def test_trio_opens_files(path: Path) -> None:
 
     for _ in range(2):
         trio.run(main)
+
+
+def test_trio_closes_the_files_of_cancelled_tasks(path: Path) -> None:
+    """A cancelled task gets no thread from trio: the descriptor is closed all the same, then the task ends."""
+    trio = pytest.importorskip("trio", reason="trio is not installed (pip install trio)")
+
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            async with las.open(path, "r+b") as file:
+                fd = file.fileno()
+                scope.cancel()
+        with raises_errno(errno.EBADF):
+            os.fstat(fd)
+        with trio.CancelScope() as scope:
+            file = await las.open(path, "r+b")
+            scope.cancel()
+            await file.close()
+        assert scope.cancelled_caught
+
+    trio.run(main)
 
 
 newlines = st.sampled_from([None, "", "\n", "\r", "\r\n"])
