@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 import io
 import os
+import sys
 import warnings
 from collections.abc import Iterable
+from operator import index
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from libaio_shim._native import pin
-from libaio_shim.asyncio._context import AsyncContext
+from libaio_shim._native import IOCB_CMD_PREAD, IOCB_CMD_PWRITE, ffi, pin
+from libaio_shim.asyncio._context import PIECE_BYTES, AsyncContext
 from libaio_shim.asyncio._hosts import current_host
 
 if TYPE_CHECKING:
@@ -27,6 +29,19 @@ def _offset(fd: int) -> int | None:
         return os.lseek(fd, 0, os.SEEK_CUR)
     except OSError:
         return None
+
+
+def size_argument(n: Any) -> int:
+    """A number of bytes or characters; -1 for None.  TypeError if it is none."""
+    return -1 if n is None else index(n)
+
+
+def _pwrite_all(fd: int, data: memoryview, offset: int, done: list[int]) -> None:
+    while data:
+        count = os.pwrite(fd, data, offset)
+        done[0] += count
+        offset += count
+        data = data[count:]
 
 
 class AsyncFile:
@@ -118,21 +133,25 @@ class AsyncFile:
 
     async def _write_bytes(self, data: Buffer) -> int:
         """Writes all at the position."""
-        size = len(pin(data, False))
+        memory = pin(data, False)
+        size = len(memory)
         position = self._position
         # Taken at once, so that two tasks that write without waiting for each other do not write over each other.
         self._position += size
+        done = [0]
         try:
-            await self._write_all(data, position)
-        except OSError:
+            await self._write_all(memory, position, done)
+        except BaseException:
+            # As far as it came: a task that is cancelled may have written all, or nothing.
             if self._position == position + size:
-                self._position = position
+                self._position = position + done[0]
             raise
         if self._appends and size:
             self._position = os.fstat(self._fd).st_size
         return size
 
     def _target(self, offset: int, whence: int, current: int) -> int:
+        offset = index(offset)
         if whence == os.SEEK_SET:
             target = offset
         elif whence == os.SEEK_CUR:
@@ -149,7 +168,9 @@ class AsyncFile:
         else:
             raise ValueError(f"invalid whence: {whence}")
         if target < 0:
-            raise OSError(22, os.strerror(22))
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if target > sys.maxsize:
+            raise ValueError(f"no file has a position {target}")
         return target
 
     async def pread(self, n: int, offset: int) -> bytes:
@@ -166,17 +187,21 @@ class AsyncFile:
     async def pwrite(self, data: Buffer, offset: int) -> int:
         """Writes all the bytes at ``offset`` (at the end, in append mode); the position does not change."""
         self._check_writes()
-        size = len(pin(data, False))
-        await self._write_all(data, offset)
-        return size
+        memory = pin(data, False)
+        await self._write_all(memory, offset, [0])
+        return len(memory)
 
-    async def _write_all(self, data: Buffer, offset: int) -> None:
+    async def _write_all(self, memory: Any, offset: int, done: list[int]) -> None:
+        """done: gets the number of bytes that are in the file, also if it fails or is cancelled."""
+        # What is appended goes there in one piece.
+        piece = len(memory) if self._appends else PIECE_BYTES
         try:
-            await self._context.write_all(self._fd, data, offset)
+            await self._context._transfer(IOCB_CMD_PWRITE, self._fd, memory, offset, piece, done)
         except OSError as error:
             if error.errno != errno.EINVAL or offset < 0:
                 raise
-            await current_host().off_loop(os.pwrite, self._fd, data, offset)
+            rest = memoryview(ffi.buffer(memory))[done[0] :]
+            await current_host().off_loop(_pwrite_all, self._fd, rest, offset + done[0], done)
 
     async def flush(self) -> None:
         """Does nothing: every write has reached the file when it returns.  (To make it durable: `fsync`.)"""
@@ -245,9 +270,9 @@ class BinaryFile(AsyncFile):
     async def read(self, n: int | None = -1) -> bytes:
         """Up to n bytes, fewer only at the end of the file; all that are left if n is -1 or None."""
         self._check_reads()
-        if n is None:
-            n = -1
-        elif n < -1:
+        if n.__class__ is not int:
+            n = size_argument(n)
+        if n < -1:
             raise ValueError("read length must be non-negative or -1")
         if not self._ahead:
             return await self._read_bytes(n)
@@ -267,6 +292,7 @@ class BinaryFile(AsyncFile):
     async def read1(self, n: int = -1) -> bytes:
         """Up to n bytes with at most one request: those that were read ahead, if there are any."""
         self._check_reads()
+        n = index(n)
         have = len(self._ahead) - self._used
         if n < 0:
             n = have or BLOCK_BYTES
@@ -284,22 +310,25 @@ class BinaryFile(AsyncFile):
         """Reads into a writable buffer, returns the number of bytes: fewer than its length only at the end."""
         self._check_reads()
         self._drop_ahead()
+        memory = pin(buf, True)
+        position = self._position
+        done = [0]
         try:
-            count = await self._context.read_into(self._fd, buf, self._position)
+            await self._context._transfer(IOCB_CMD_PREAD, self._fd, memory, position, PIECE_BYTES, done)
         except OSError as error:
-            if error.errno != errno.EINVAL:  # as in pread
+            if error.errno != errno.EINVAL or done[0]:  # as in pread
                 raise
-            count = await current_host().off_loop(os.preadv, self._fd, [buf], self._position)
-        self._position += count
-        return count
+            done[0] = await current_host().off_loop(os.preadv, self._fd, [buf], position)
+        self._position = position + done[0]
+        return done[0]
 
     readinto1 = readinto
 
     async def readline(self, limit: int | None = -1) -> bytes:
         """The next line with its end; at most limit bytes of it if that is not negative; b"" at the end."""
         self._check_reads()
-        if limit is None:
-            limit = -1
+        if limit.__class__ is not int:
+            limit = size_argument(limit)
         end = self._ahead.find(b"\n", self._used) + 1
         if end and (limit < 0 or end - self._used <= limit):
             line = self._ahead[self._used : end]
@@ -326,12 +355,13 @@ class BinaryFile(AsyncFile):
 
     async def readlines(self, hint: int | None = -1) -> list[bytes]:
         """All lines that are left, or so many that they have more than hint bytes together."""
+        hint = size_argument(hint)
         lines: list[bytes] = []
         size = 0
         async for line in self:
             lines.append(line)
             size += len(line)
-            if hint and 0 < hint < size:
+            if 0 < hint < size:
                 break
         return lines
 

@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 _from_buffer = ffi.from_buffer
 _CHARS = ffi.typeof("char[]")
 
-# A longer read is done in several requests of this size.
-_PIECE_BYTES = 1024 * 1024
+# What is longer is done in several requests of this size, so that the copies do not stop the loop.
+PIECE_BYTES = 1024 * 1024
 
 # Bytes that are not filled yet: CPython's own way to make a bytes object in place (None: not set to zero either).
 _new_bytes = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_char_p, ctypes.c_ssize_t)(
@@ -144,7 +144,7 @@ class AsyncContext(Core):
         done = 0
         while True:
             # In pieces: a long copy out of the page cache would stop the loop.
-            size = min(n - done, _PIECE_BYTES)
+            size = min(n - done, PIECE_BYTES)
             begin = perf_counter()
             result = self._start(IOCB_CMD_PREAD, fd, memory + done, size, offset + done, flags, memory)
             if result is None:
@@ -264,16 +264,39 @@ class AsyncContext(Core):
     async def write_all(self, fd: FileDescriptorLike, data: Buffer, offset: int) -> None:
         """Writes all of the buffer's bytes at ``offset``, in several requests if one is cut short."""
         memory = _from_buffer(_CHARS, data)
+        await self._transfer(IOCB_CMD_PWRITE, fd, memory, offset, len(memory), [0])
+
+    async def _transfer(
+        self, opcode: int, fd: FileDescriptorLike, memory: Any, offset: int, piece: int, done: list[int]
+    ) -> None:
+        """Reads until the end of memory or of the file, or writes all of it, in several requests if one is cut short.
+
+        piece: no request is of more bytes.
+        done: gets the number of bytes that were transferred, also if it fails or is cancelled.
+        """
         size = len(memory)
-        done = await self.write(fd, data, offset)
-        if done == size:
-            return
-        view = memoryview(ffi.buffer(memory))
-        while done < size:
-            written = await self.write(fd, view[done:], offset + done)
-            if not written:
+        while True:
+            have = done[0]
+            n = min(size - have, piece)
+            result = self._start(opcode, fd, memory + have, n, offset + have, 0, memory)
+            if result is None:
+                pending = self._last
+                try:
+                    result = await self._host.wait(self, pending, False)
+                finally:
+                    done[0] += max(pending.result, 0)
+            else:
+                done[0] += max(result, 0)
+                credit = self._credit = self._credit - _CREDIT_PER_REQUEST - (n >> 14)
+                # The copy of a long piece is never as quick as the credit says.
+                if credit < 0 or n >= PIECE_BYTES:
+                    await self._turn()
+            if result < 0:
+                raise_errno(result)
+            if done[0] == size or (result < n and opcode == IOCB_CMD_PREAD):
+                return
+            if not result:
                 raise OSError(errno.EIO, "write returned 0")
-            done += written
 
     @property
     def depth(self) -> int:

@@ -9,9 +9,10 @@ import os
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
+from operator import index
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from libaio_shim.asyncio._binary import BLOCK_BYTES, AsyncFile
+from libaio_shim.asyncio._binary import BLOCK_BYTES, AsyncFile, size_argument
 from libaio_shim.asyncio._context import AsyncContext
 from libaio_shim.asyncio._hosts import current_host
 
@@ -139,10 +140,12 @@ class TextFile(AsyncFile):
         if self._chunks or left or flags & self._carriage_bit:
             self._go(*self._place()[:2])
 
-    async def read(self, n: int = -1) -> str:
+    async def read(self, n: int | None = -1) -> str:
         """Up to n characters, fewer only at the end of the file; all that are left if n is negative or None."""
         self._check_reads()
-        if n is None or n < 0:
+        if n.__class__ is not int:
+            n = size_argument(n)
+        if n < 0:
             data = await self._read_bytes(-1)
             self._continue()
             rest = self._text[self._used :] + self._decoder.decode(data, final=True)
@@ -156,6 +159,8 @@ class TextFile(AsyncFile):
     async def readline(self, limit: int = -1) -> str:
         """The next line with its end; at most limit characters of it if that is not negative; "" at the end."""
         self._check_reads()
+        if limit.__class__ is not int:
+            limit = index(limit)
         searched = self._used
         while True:
             end = self._line_end(searched)
@@ -186,12 +191,13 @@ class TextFile(AsyncFile):
 
     async def readlines(self, hint: int | None = -1) -> list[str]:
         """All lines that are left, or so many that they have more than hint characters together."""
+        hint = size_argument(hint)
         lines: list[str] = []
         size = 0
         async for line in self:
             lines.append(line)
             size += len(line)
-            if hint and 0 < hint < size:
+            if 0 < hint < size:
                 break
         return lines
 
@@ -313,6 +319,7 @@ class TextFile(AsyncFile):
         io.UnsupportedOperation for other distances from the current position or the end.
         """
         self._check()
+        cookie = index(cookie)
         if whence != os.SEEK_SET and cookie != 0:
             raise io.UnsupportedOperation("can't do nonzero cur-relative or end-relative seeks")
         if whence == os.SEEK_CUR:

@@ -806,8 +806,8 @@ class Reluctant(AsyncContext):
 
     at_most = 3
 
-    async def write(self, fd: Any, data: Any, offset: int, *, flags: int = 0) -> int:
-        return await super().write(fd, memoryview(data)[: self.at_most], offset)
+    def _start(self, opcode: int, fd: Any, memory: Any, nbytes: int, *rest: Any) -> int | None:
+        return super()._start(opcode, fd, memory, min(nbytes, self.at_most), *rest)
 
     async def read(self, fd: Any, n: int, offset: int, *, flags: int = 0) -> bytes:
         return await super().read(fd, min(n, self.at_most), offset)

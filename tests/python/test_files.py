@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BLOCK, raises_errno
+from conftest import BLOCK, Stall, raises_errno
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import libaio_shim.asyncio as las
+from libaio_shim import stats
 from libaio_shim.asyncio import BinaryFile, TextFile, _binary, _text
 
 TEXT = "första\nandra\r\ntredje\rfjärde €\n\nsista utan slut"
@@ -251,6 +252,59 @@ def test_proc_files_can_be_read() -> None:
     asyncio.run(main())
 
 
+def test_all_is_written_where_a_thread_must_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also if it does so a few bytes at a time."""
+    name = Path("/proc/self/comm").read_bytes()
+    written: list[bytes] = []
+
+    def reluctant(fd: int, data: memoryview, offset: int) -> int:
+        written.append(bytes(data[:3]))
+        return len(written[-1])
+
+    async def main() -> None:
+        async with las.open("/proc/self/comm", "r+b") as file:
+            assert await file.write(name) == len(name)
+            assert await file.tell() == len(name)
+
+    monkeypatch.setattr(os, "pwrite", reluctant)
+    asyncio.run(main())
+    assert b"".join(written) == name
+
+
+def test_long_transfers_give_turns(tmp_path: Path) -> None:
+    """Others run between the pieces of a megabyte; what is appended is one piece."""
+    size = 8 << 20
+
+    async def main() -> None:
+        turns = 0
+
+        async def others() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        task = asyncio.ensure_future(others())
+        data = os.urandom(size)
+        buffer = bytearray(size + 1)
+        async with las.open(tmp_path / "file", "w+b") as file:
+            assert await file.write(data) == size
+            assert turns >= 8
+            await file.seek(0)
+            turns = 0
+            assert await file.readinto(buffer) == size
+            assert turns >= 8
+            assert buffer[:size] == data
+        async with las.open(tmp_path / "file", "ab") as file:
+            submitted = stats().submitted
+            await file.write(data)
+            assert stats().submitted == submitted + 1
+        task.cancel()
+
+    asyncio.run(main())
+    assert (tmp_path / "file").stat().st_size == 2 * size
+
+
 def test_large_files_are_read_in_pieces(tmp_path: Path) -> None:
     """Whole, by size, and across the pieces that one request reads."""
     content = os.urandom(5 * 1024 * 1024 + 17)
@@ -312,6 +366,63 @@ def test_a_write_that_fails_leaves_the_position(path: Path) -> None:
             with raises_errno(errno.ENOSPC):
                 await full.write(b"x")
             assert await full.tell() == 0
+
+    asyncio.run(main())
+
+
+def test_a_cancelled_write_leaves_the_position_behind_what_was_written(stall: Stall) -> None:
+    """Nothing, if it was taken back; all, if it ran."""
+
+    async def main() -> None:
+        async with las.AsyncContext(1) as ctx, las.open(stall.path, "r+b", context=ctx) as file:
+            with stall.holding():
+                runs = asyncio.ensure_future(file.write(b"runs"))
+                await asyncio.sleep(0)
+                queued = asyncio.ensure_future(file.write(b"queued"))
+                await asyncio.sleep(0)
+                assert ctx.waiting
+                queued.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await queued
+                assert await file.tell() == 4
+                while not stall.held():
+                    await asyncio.sleep(0.001)
+                runs.cancel()
+                await asyncio.sleep(0)
+            with pytest.raises(asyncio.CancelledError):
+                await runs
+            assert await file.tell() == 4
+            await file.write(b"more")
+            assert await file.pread(12, 0) == b"runsmoreAAAA"
+
+    asyncio.run(main())
+
+
+class Three:
+    """An integer that is no int, as numpy's."""
+
+    def __index__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize("mode", ["r+", "r+b"])
+def test_numbers_are_what_can_be_an_index(mode: str, path: Path) -> None:
+    """Others are a TypeError before anything is read."""
+    three: Any = Three()
+
+    async def main() -> None:
+        async with las.open(path, mode) as file:
+            assert len(await file.read(three)) == len(await file.readline(three)) == 3
+            await file.readlines(three)
+            assert await file.seek(three) == await file.tell() == 3
+            for method in (file.read, file.readline, file.readlines, file.seek, file.truncate):
+                with pytest.raises(TypeError):
+                    await method(2.5)
+                assert await file.tell() == 3
+            if mode == "r+b":
+                assert len(await file.read1(three)) == 3
+                with pytest.raises(ValueError, match="position"):
+                    await file.seek(1 << 70)
 
     asyncio.run(main())
 
