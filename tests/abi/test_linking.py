@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -16,16 +17,32 @@ def test_example_is_linked_with_the_shim(build_dir: Path, tmp_path: Path, way: s
     linking.prove(way, linking.build(way, launcher, tmp_path), launcher, tmp_path)
 
 
-def test_moved_directory_still_links(build_dir: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("way", ["config", "pkg-config"])
+@pytest.mark.parametrize("name", ["elsewhere", "else where"])
+def test_moved_directory_still_links(build_dir: Path, tmp_path: Path, name: str, way: str) -> None:
     """pkg-config's files, the launcher and the libraries name each other relatively."""
-    home = tmp_path / "elsewhere"
-    subprocess.run(["cp", "-a", *(build_dir / part for part in ("bin", "include", "lib")), _made(home)], check=True)
+    home = _moved(build_dir, tmp_path / name)
     launcher = home / "bin" / "libaio-shim"
-    for way in ("config", "pkg-config"):
-        directory = _made(tmp_path / way)
-        program = linking.build(way, launcher, directory)
-        assert str(home) in linking.output("ldd", program)
-        linking.prove(way, program, launcher, directory)
+    program = linking.build(way, launcher, _made(tmp_path / "built"))
+    assert str(home) in linking.output("ldd", program)
+    linking.prove(way, program, launcher, tmp_path / "built")
+
+
+def test_config_quotes_for_a_shell(build_dir: Path, tmp_path: Path) -> None:
+    """What a compiler gets: words that may hold anything.  A directory alone is told as it is."""
+    home = _moved(build_dir, tmp_path / 'it\'s \t"$HOME" `a` \\ (b) & c; <*?[d]{e}~#!é')
+    config = home / "bin" / "libaio-shim", "config"
+    assert shlex.split(linking.output(*config, "--cflags", "--libs")) == [
+        *(f"-I{home}/include", f"-L{home}/lib", f"-Wl,-rpath,{home}/lib", "-laio", "-laio_shim"),
+    ]
+    (word,) = linking.output(*config, "--cflags").splitlines()
+    assert linking.output("sh", "-c", f"printf %s {word}") == f"-I{home}/include"
+    assert linking.output(*config, "--libdir") == f"{home}/lib\n"
+
+
+def _moved(build_dir: Path, home: Path) -> Path:
+    subprocess.run(["cp", "-a", *(build_dir / part for part in ("bin", "include", "lib")), _made(home)], check=True)
+    return home
 
 
 def _made(directory: Path) -> Path:

@@ -35,13 +35,16 @@ def build(way: str, launcher: Path, directory: Path) -> Path:
     def config(*options: str) -> list[str]:
         return shlex.split(output(launcher, "config", *options))
 
+    def where(option: str) -> str:
+        return output(launcher, "config", option).removesuffix("\n")
+
     def packages(*options: str) -> list[str]:
         tool = needs.program("pkg-config")
-        return shlex.split(output(tool, *options, env={"PKG_CONFIG_PATH": config("--pkgconfigdir")[0]}))
+        return shlex.split(output(tool, *options, env={"PKG_CONFIG_PATH": where("--pkgconfigdir")}))
 
     program = directory / "copy"
     compiler = [*shlex.split(os.environ.get("CC", "cc")), *STRICT, str(EXAMPLE / "copy.c"), "-o", str(program)]
-    include, lib = config("--includedir")[0], config("--libdir")[0]
+    include, lib = where("--includedir"), where("--libdir")
     flags = {
         "config": lambda: config("--cflags", "--libs"),
         "pkg-config": lambda: packages("--cflags", "--libs", "libaio-shim"),
