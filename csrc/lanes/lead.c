@@ -40,7 +40,7 @@ static void count_moved_locked(struct las_native *native, long n)
 	las_store_release(&native->moved, native->moved + (uint64_t)n);
 }
 
-/* Claims the requests of the first n events in the leader's hands. */
+/* Claims the requests of the first n events in the leader's hands; none if n is an error. */
 static unsigned claim_taken_locked(struct las_native *native, struct las_req **out, long n)
 {
 	unsigned claimed = 0;
@@ -52,7 +52,8 @@ static unsigned claim_taken_locked(struct las_native *native, struct las_req **o
 		if (req)
 			out[claimed++] = req;
 	}
-	count_moved_locked(native, n);
+	if (n > 0)
+		count_moved_locked(native, n);
 	return claimed;
 }
 
