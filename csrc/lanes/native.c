@@ -303,7 +303,9 @@ bool las_native_cancel(struct las_native *native, const struct las_owner *owner,
 			continue;
 		err = las_sys.io_cancel((uintptr_t)native->ring, &req->kernel, &unused);
 		req->cancelled = err == -EINPROGRESS;
-		break;
+		/* Else its event is on the way already; the same iocb may be in flight once more. */
+		if (req->cancelled)
+			break;
 	}
 	las_unlock(&native->lock);
 	return err == -EINPROGRESS;

@@ -187,6 +187,27 @@ TEST(same_iocb_twice_in_flight_is_cancelled_one_by_one)
 	CHECK_RET(io_cancel(ctx, &p.iocb, &event), -EINVAL);
 }
 
+TEST(same_iocb_in_flight_again_is_cancelled_when_the_first_has_come)
+{
+	io_context_t ctx = t_context(8);
+	struct io_event events[2], event;
+	struct pipe_poll p;
+	int ends[2];
+
+	start_poll(ctx, &p);
+	CHECK_EQ(pipe(ends), 0);
+	t_own(ends[0]);
+	t_own(ends[1]);
+	io_prep_poll(&p.iocb, ends[0], POLLIN);
+	CHECK_RET(t_submit(ctx, &p.iocb), 1);
+	CHECK_EQ(write(p.writer, "x", 1), 1);
+	CHECK_RET(io_cancel(ctx, &p.iocb, &event), -EINPROGRESS);
+	/* Where the poll that is ready could be cancelled still, the other one waits on. */
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	t_reap(ctx, 2, events);
+	CHECK_RET(io_cancel(ctx, &p.iocb, &event), -EINVAL);
+}
+
 TEST(another_contexts_request_is_einval)
 {
 	io_context_t ctx = t_context(8), other = t_context(8);
