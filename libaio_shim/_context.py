@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from libaio_shim._iocb import Iocb
-from libaio_shim._native import EVENT_BYTES, IOCB_FLAG_RESFD, NULL, ffi, lib, raise_errno
+from libaio_shim._native import EVENT_BYTES, IOCB_FLAG_RESFD, ffi, lib, raise_errno
 from libaio_shim._ring import Ring, refuse_copy
 
 if TYPE_CHECKING:
@@ -30,19 +30,20 @@ _from_buffer = ffi.from_buffer
 
 # No call can return more at once: an array for a number like sys.maxsize cannot be had.
 _MOST_EVENTS = 64 * 1024
-# A century.  Who waits longer waits for ever: not every number of seconds is one of nanoseconds in 64 bits.
-_FOR_EVER = 100 * 365 * 86400.0
+# After that long who waits looks whether other threads have taken the events that it waits for: submit_all takes those
+# that getevents would return, and the other way round.
+_ROUND_SECONDS = 0.1
+_ROUND: Any = ffi.new("las_timespec *", (0, round(_ROUND_SECONDS * 1e9)))
 
-# After that long submit_all looks whether other threads have taken the events that it waits for.
-_RETRY_SECONDS = 0.1
 
-
-def _limit(timeout: float) -> float | None:
-    """The time-out as a float, None if it is for ever."""
+def _seconds(timeout: float | None) -> float:
+    """The time-out as a float, infinity if there is none."""
+    if timeout is None:
+        return math.inf
     seconds = math.ldexp(timeout, 0)  # any real number, as float() takes it, but no text
     if not seconds >= 0:
         raise ValueError(f"timeout must not be negative or nan, but is {timeout}")
-    return seconds if seconds < _FOR_EVER else None
+    return seconds
 
 
 class Event(tuple[Iocb, int, int]):
@@ -218,8 +219,7 @@ class Context:
                         raise
                     idle = True
                     continue
-                # For the same reason not for ever.
-                self._ready.extend(self._reap(1, self._depth, _RETRY_SECONDS))
+                self._ready.extend(self._reap(1, self._depth, math.inf))
             except OSError as error:
                 raise SubmitError(error.errno or 0, done, requests[done]) from None
             else:
@@ -228,43 +228,60 @@ class Context:
     def getevents(self, min_nr: int = 1, nr: int | None = None, timeout: float | None = None) -> list[Event]:
         """Waits for at least ``min_nr`` events and returns up to ``nr`` of them (default: `depth`, or min_nr if more).
 
-        timeout: seconds; None, infinity and a century wait for ever.  When it runs out, fewer events than min_nr (or
-        none) are returned.
+        timeout: seconds; None and infinity wait for ever.  When it runs out, fewer events than min_nr (or none) are
+        returned.
         min_nr 0 never waits.  A signal does not end the wait unless its Python handler raises.
         OSError as `io_getevents(2)`: EINVAL if min_nr is negative or more than nr, or in a forked child.
         ValueError if the context is closed, also when that happens during the wait, and for a negative timeout or nan.
         """
         if nr is None:
             nr = max(min_nr, self._depth)
-        ready = self._ready
-        if not ready or min_nr < 0 or nr < min_nr:
-            return self._reap(min_nr, nr, timeout)
+        seconds = _seconds(timeout)
         events: list[Event] = []
         try:
-            try:
-                # In a single step of C, and without a look at its length before: other threads take from it, too.
-                events.extend(starmap(ready.popleft, repeat((), min(nr, sys.maxsize))))
-            except IndexError:
-                events += self._reap(max(min_nr - len(events), 0), nr - len(events), timeout)
+            self._gather(events, min_nr, nr, seconds)
         except BaseException:
-            ready.extendleft(reversed(events))
+            self._ready.extendleft(reversed(events))
             raise
         return events
 
-    def _reap(self, min_nr: int, nr: int, timeout: float | None) -> list[Event]:
+    def _gather(self, events: list[Event], min_nr: int, nr: int, seconds: float) -> None:
+        """Puts the events that getevents returns into the list; those that are there already are not lost by it."""
+        ready = self._ready
+        end = time.monotonic() + seconds if 0 < seconds < math.inf else seconds
+        while True:
+            if ready and 0 <= min_nr <= nr:
+                try:
+                    # In a single step of C, and without a look at its length before: other threads take from it, too.
+                    events.extend(starmap(ready.popleft, repeat((), min(nr - len(events), sys.maxsize))))
+                    return
+                except IndexError:
+                    pass
+            have = len(events)
+            events += self._reap(min_nr if min_nr <= 0 else max(min_nr - have, 0), nr - have, seconds)
+            if len(events) >= min_nr:
+                return
+            if seconds != math.inf:
+                seconds = max(end - time.monotonic(), 0.0)
+                if not seconds:
+                    return
+
+    def _reap(self, min_nr: int, nr: int, seconds: float) -> list[Event]:
+        """What io_getevents returns, which waits for a round at most, or until a signal comes."""
         if self._closed:
             raise ValueError("getevents on a closed context")
-        if timeout is not None:
-            timeout = _limit(timeout)
         if nr > _MOST_EVENTS:
             nr = max(min_nr, _MOST_EVENTS)
+        spec = _ROUND
+        if seconds < _ROUND_SECONDS:
+            spec = ffi.new("las_timespec *", (0, round(seconds * 1e9)))
         events = self._array(nr)
         # As in submit: what was reaped, and whose requests are not in flight any more, cannot get lost.
         result: list[int] = []
         requests: list[Iocb] = []
         try:
-            self._wait(min_nr, nr, timeout, events[1], result)
-            reaped = self._collect(events[2], result[0], requests)
+            result.extend(map(_getevents, (self._ring.handle,), (min_nr,), (nr,), (events[1],), (spec,)))
+            reaped = self._collect(events[2], self._count(result[0]), requests)
             self._arrays.append(events)
         except BaseException:
             if result and result[0] > 0:
@@ -272,26 +289,15 @@ class Context:
             raise
         return reaped
 
-    def _wait(self, min_nr: int, nr: int, timeout: float | None, events: Any, result: list[int]) -> None:
-        """Puts the number of events into result."""
-        spec: Any = NULL
-        end = 0.0
-        if timeout is not None:
-            end = time.monotonic() + timeout
-            spec = ffi.new("las_timespec *")
-        while True:
-            if timeout is not None:
-                spec.tv_sec, spec.tv_nsec = divmod(round(timeout * 1e9), 1_000_000_000)
-            result[:] = map(_getevents, (self._ring.handle,), (min_nr,), (nr,), (events,), (spec,))
-            if result[0] != -errno.EINTR:
-                break
-            # The interpreter runs Python's signal handlers between two turns of a loop.
-            if timeout is not None:
-                timeout = max(end - time.monotonic(), 0.0)
-        if result[0] < 0:
+    def _count(self, result: int) -> int:
+        """How many events io_getevents has returned."""
+        if result == -errno.EINTR:
+            return 0  # the interpreter runs Python's signal handlers before the next round
+        if result < 0:
             if self._closed:
                 raise ValueError("the context was closed")
-            raise_errno(result[0])
+            raise_errno(result)
+        return result
 
     def _collect(self, words: memoryview, count: int, requests: list[Iocb]) -> list[Event]:
         """The events in an array; their requests are not in flight any more.  Can be begun again with what it left."""

@@ -18,6 +18,7 @@ import time
 import warnings
 from array import array
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -343,7 +344,7 @@ class Robbed(Context):
 
     def _rob(self, where: str) -> None:
         if where == self._where:
-            thread = threading.Thread(target=lambda: self.taken.extend(Context._reap(self, 0, 10_000, None)))
+            thread = threading.Thread(target=lambda: self.taken.extend(Context._reap(self, 0, 10_000, 0)))
             thread.start()
             thread.join()
 
@@ -354,9 +355,9 @@ class Robbed(Context):
             self._rob("look")
             raise
 
-    def _reap(self, min_nr: int, nr: int, timeout: float | None) -> list[Event]:
+    def _reap(self, min_nr: int, nr: int, seconds: float) -> list[Event]:
         self._rob("wait")
-        return super()._reap(min_nr, nr, timeout)
+        return super()._reap(min_nr, nr, seconds)
 
 
 @pytest.mark.parametrize("where", ["look", "wait"])
@@ -369,6 +370,40 @@ def test_submit_all_goes_on_when_others_took_its_events(fd: int, where: str) -> 
         rest = context.getevents(len(requests) - len(context.taken), len(requests))
         assert context.taken
         assert sorted(event.iocb.offset for event in [*context.taken, *rest]) == [8 * i for i in range(1000)]
+
+
+@pytest.mark.parametrize("timeout", [None, 1000])
+@pytest.mark.parametrize("min_nr", [1, 4])
+def test_getevents_finds_what_submit_all_has_taken(min_nr: int, timeout: float | None, fd: int) -> None:
+    """To make room, when it had begun to wait for the same events."""
+
+    class Raced(Context):
+        raced = False
+
+        def _reap(self, min_nr: int, nr: int, seconds: float) -> list[Event]:
+            if not self.raced:
+                self.raced = True
+                self._ready.extend(super()._reap(0, nr, 0))
+            return super()._reap(min_nr, nr, seconds)
+
+    with Raced(4) as context:
+        requests = [prep_pread(fd, bytearray(1), i) for i in range(4)]
+        assert context.submit(requests) == 4
+        assert [event.iocb for event in context.getevents(min_nr, 4, timeout)] == requests
+
+
+def test_two_threads_submit_all_and_get_many(fd: int) -> None:
+    """Every event is returned once, however the two share them."""
+    total = 20_000
+    requests = [prep_pread(fd, bytearray(1), i % 4096) for i in range(total)]
+    with Context(8) as context, ThreadPoolExecutor(1) as thread:
+        submitted = thread.submit(context.submit_all, requests)
+        seen = []
+        for count in (1, 5, 100, 3, total - 109):
+            seen += context.getevents(count, count)
+        submitted.result()
+        assert len(seen) == total
+        assert {id(event.iocb) for event in seen} == {id(request) for request in requests}
 
 
 def test_events_are_kept_when_getevents_fails(fd: int) -> None:
