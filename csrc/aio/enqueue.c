@@ -20,6 +20,9 @@
 #define UNWAITED \
 	4 /* submissions in a row without a wait, more than its depth, that make a program one that only peeks */
 
+#define PREFETCHES 64 /* of so many reads, all but MEASURED have their pages asked for first */
+#define MEASURED 4    /* and these tell the predictor how long they take */
+
 #define READAHEAD_BYTES (128 * 1024) /* what a NOWAIT read starts to read at most, as disks are set up by default */
 
 static int hold_eventfd(struct las_submission *s, struct las_candidate *c, struct las_req *req)
@@ -295,6 +298,23 @@ static bool is_in_memory(const struct las_candidate *c)
 	       las_file_medium(c->file) == 0 && c->file->medium == LAS_MEDIUM_MEMORY;
 }
 
+/*
+ * A read that the head lane has tried is under way.  Overlay cannot be asked that way; but what its layers have
+ * cached is the same cache, and a thread of the crew can have it filled.
+ */
+static enum las_stage stage_of(const struct las_candidate *c, const struct las_req *req)
+{
+	static _Thread_local unsigned asked LAS_TLS_MODEL;
+
+	if (!req->bounded || c->op.kind != LAS_OP_READ || c->op.bytes > READAHEAD_BYTES)
+		return LAS_STAGE_RUN;
+	if (c->tried)
+		return LAS_STAGE_WARM;
+	if (!c->file->refuses_nowait || c->file->medium != LAS_MEDIUM_STACKED)
+		return LAS_STAGE_RUN;
+	return asked++ % PREFETCHES < MEASURED ? LAS_STAGE_RUN : LAS_STAGE_PREFETCH;
+}
+
 int las_enqueue(struct las_submission *s, struct las_candidate *c)
 {
 	struct las_req *req;
@@ -313,10 +333,12 @@ int las_enqueue(struct las_submission *s, struct las_candidate *c)
 	las_file_pin(c->file, &c->op);
 	req = crew_can_help(s) ? make_request(s, c, LAS_LANE_CREW, true) : NULL;
 	if (req) {
-		req->predictor = las_predict_entry(c->file, &c->op);
-		req->warm = c->tried && req->bounded && c->op.kind == LAS_OP_READ && c->op.bytes <= READAHEAD_BYTES;
+		req->stage = stage_of(c, req);
+		/* How long it takes tells nothing then: the prefetch has taken the time. */
+		if (req->stage != LAS_STAGE_PREFETCH)
+			req->predictor = las_predict_entry(c->file, &c->op);
 		accept(s, req);
-		if (req->warm)
+		if (req->stage == LAS_STAGE_WARM)
 			las_file_remember(c->file);
 		dispatch(s, c->file, req);
 		return 0;

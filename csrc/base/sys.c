@@ -181,6 +181,11 @@ static long sys_fstatfs(int fd, struct statfs *st)
 	return enter(SYS_fstatfs, fd, L(st), 0, 0, 0, 0);
 }
 
+static long sys_fadvise(int fd, int64_t offset, int64_t bytes, int advice)
+{
+	return enter(SYS_fadvise64, fd, offset, bytes, advice, 0, 0);
+}
+
 static long sys_kcmp_file(int pid, int fd1, int fd2)
 {
 	return enter(SYS_kcmp, pid, pid, 0 /* KCMP_FILE */, fd1, fd2, 0);
@@ -393,6 +398,7 @@ struct las_sys las_sys = {
 	.close = sys_close,
 	.fstat = sys_fstat,
 	.fstatfs = sys_fstatfs,
+	.fadvise = sys_fadvise,
 	.kcmp_file = sys_kcmp_file,
 	.kcmp = sys_kcmp,
 	.eventfd2 = sys_eventfd2,

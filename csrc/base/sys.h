@@ -40,6 +40,7 @@ struct las_sys {
 	long (*close)(int fd);
 	long (*fstat)(int fd, struct stat *st); /* mode, device and inode only, and no server is asked */
 	long (*fstatfs)(int fd, struct statfs *st);
+	long (*fadvise)(int fd, int64_t offset, int64_t bytes, int advice);
 	long (*kcmp_file)(int pid, int fd1, int fd2);
 	long (*kcmp)(int tid1, int tid2, int type); /* KCMP_FILES, KCMP_VM */
 	long (*eventfd2)(unsigned initial, int flags);

@@ -18,6 +18,7 @@
 #include "lanes/crew.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -25,6 +26,7 @@
 #include "base/futex.h"
 #include "base/lock.h"
 #include "base/stats.h"
+#include "base/sys.h"
 #include "lanes/order.h"
 #include "lanes/pollset.h"
 #include "lanes/queue.h"
@@ -255,6 +257,19 @@ static void work(struct crew_class *c, struct las_req *req, int *priority)
 	las_lock(&c->lock);
 }
 
+/* Has the kernel read its pages, and passes it on to whoever waits for such. */
+static void prefetch(struct crew_class *c, struct las_req *req)
+{
+	int what = call_locked(c);
+
+	las_unlock(&c->lock);
+	call(c, what);
+	las_sys.fadvise(req->file->fd, req->op.offset, (int64_t)req->op.bytes, POSIX_FADV_WILLNEED);
+	las_lock(&c->lock);
+	req->stage = LAS_STAGE_WARM;
+	las_queue_push(&c->queue, req);
+}
+
 static void *thread_main(void *arg)
 {
 	struct crew_class *c = arg;
@@ -269,7 +284,10 @@ static void *thread_main(void *arg)
 
 		c->called = false;
 		while ((req = las_queue_pop(&c->queue, &from))) {
-			work(c, req, &priority);
+			if (req->stage == LAS_STAGE_PREFETCH)
+				prefetch(c, req);
+			else
+				work(c, req, &priority);
 			las_queue_ran(from);
 		}
 	} while (rest(c));
@@ -307,7 +325,7 @@ static void push_class(struct crew_class *c, struct las_link *batch, bool lazily
 static void push(struct las_link *batch, bool lazily)
 {
 	struct las_link bounded, unbounded, *l;
-	bool warm = false;
+	bool quick = false;
 
 	las_list_init(&bounded);
 	las_list_init(&unbounded);
@@ -315,11 +333,11 @@ static void push(struct las_link *batch, bool lazily)
 		const struct las_req *req = las_container_of(l, struct las_req, link);
 
 		las_list_push(req->bounded ? &bounded : &unbounded, l);
-		warm |= req->warm;
+		quick |= req->stage != LAS_STAGE_RUN;
 	}
 	push_class(&crew.bounded, &bounded, lazily);
 	push_class(&crew.unbounded, &unbounded, false);
-	if (warm)
+	if (quick)
 		las_reaper_watch(); /* it notices when they are stuck */
 	if (lazily && !las_reaper_watch())
 		las_crew_look();

@@ -6,7 +6,7 @@
 #include "base/atomic.h"
 #include "base/ticks.h"
 
-#define WARM_MAX 16         /* threads that wait for pages of one device which are being read already */
+#define QUICK_MAX 16        /* threads that ask, or that wait, for pages of one device */
 #define STUCK_TICKS 3000000 /* a millisecond or so without one of them being taken calls one more */
 #define NEAR 8              /* how far a look that must be cheap goes */
 
@@ -15,9 +15,9 @@ void las_queue_init(struct las_queue *q, unsigned share)
 	las_list_init(&q->waiting);
 	q->queued = 0;
 	q->share = share;
-	for (int warm = 0; warm < 2; warm++) {
+	for (int stage = 0; stage < LAS_STAGES; stage++) {
 		for (int i = 0; i < LAS_QUEUE_DEVICES; i++) {
-			struct las_bucket *b = &q->buckets[warm][i];
+			struct las_bucket *b = &q->buckets[stage][i];
 
 			las_list_init(&b->link);
 			las_list_init(&b->queue);
@@ -29,7 +29,7 @@ void las_queue_init(struct las_queue *q, unsigned share)
 
 static struct las_bucket *bucket_of(struct las_queue *q, const struct las_req *req)
 {
-	return &q->buckets[req->warm][req->device % LAS_QUEUE_DEVICES];
+	return &q->buckets[req->stage][req->device % LAS_QUEUE_DEVICES];
 }
 
 void las_queue_push(struct las_queue *q, struct las_req *req)
@@ -55,11 +55,11 @@ static void withdraw(struct las_queue *q, struct las_req *req)
 /* Whether one more thread may be used for a bucket. */
 static bool has_room(const struct las_queue *q, const struct las_bucket *b)
 {
-	bool warm = b >= q->buckets[1];
+	bool is_quick = b >= q->buckets[LAS_STAGE_RUN + 1];
 
-	if (!warm || b->running == 0)
+	if (!is_quick || b->running == 0)
 		return b->running < q->share;
-	return b->running < WARM_MAX && las_ticks() - b->taken > STUCK_TICKS;
+	return b->running < QUICK_MAX && las_ticks() - b->taken > STUCK_TICKS;
 }
 
 /* The bucket whose turn it is among those for which a thread may be used, or NULL. */
@@ -89,7 +89,7 @@ struct las_req *las_queue_pop(struct las_queue *q, struct las_bucket **from)
 	req = las_container_of(b->queue.next, struct las_req, link);
 	withdraw(q, req);
 	b->running++;
-	if (req->warm)
+	if (req->stage != LAS_STAGE_RUN)
 		b->taken = las_ticks();
 	if (!las_list_empty(&b->queue)) {
 		las_list_remove(&b->link);

@@ -1,12 +1,13 @@
 /*
  * queue.h - what waits for a thread of the crew, and whose turn it is.
  *
- * Requests wait in buckets, by device, and buckets take turns.  A read that
- * the head lane tried has its pages on their way (it is "warm"): its thread
- * only waits, and by then the pages of those behind it have come as well.  One
- * thread serves a deep queue of them, so warm requests have buckets of their
- * own; another comes when none was taken for a while, so that a page that is
- * late does not keep those that are there.
+ * Requests wait in buckets, by device and stage, and buckets take turns.  A
+ * read that the head lane tried has its pages on their way (it is "warm"): its
+ * thread only waits, and by then the pages of those behind it have come as
+ * well.  One thread serves a deep queue of them, so warm requests have buckets
+ * of their own; another comes when none was taken for a while, so that a page
+ * that is late does not keep those that are there.  The same holds for asking
+ * for the pages, which is quick unless the device's own queue is full.
  *
  * The caller's lock guards a queue and its buckets.
  */
@@ -25,14 +26,14 @@ struct las_bucket {
 	struct las_link link; /* in its queue's waiting, while anything queues here */
 	struct las_link queue;
 	unsigned running; /* threads that run requests of it */
-	uint64_t taken;   /* warm: ticks when the last one was */
+	uint64_t taken;   /* ticks when the last one was, unless they are run */
 };
 
 struct las_queue {
 	struct las_link waiting; /* buckets whose queue is not empty, the next one's turn first */
 	unsigned queued;         /* requests in all of them; also read without the lock, as a hint */
 	unsigned share;          /* threads that one device may take */
-	struct las_bucket buckets[2][LAS_QUEUE_DEVICES]; /* cold, warm */
+	struct las_bucket buckets[LAS_STAGES][LAS_QUEUE_DEVICES];
 };
 
 void las_queue_init(struct las_queue *q, unsigned share);

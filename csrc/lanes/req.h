@@ -31,6 +31,14 @@ struct las_owner {
 	void (*moved)(struct las_req *req);
 };
 
+/* Of reads: those that only wait for pages cost less, see queue.h. */
+enum las_stage {
+	LAS_STAGE_RUN,      /* run it, however long that takes */
+	LAS_STAGE_PREFETCH, /* ask for its pages; then it is warm */
+	LAS_STAGE_WARM,     /* run it: its pages are on their way */
+	LAS_STAGES
+};
+
 struct las_req {
 	struct las_link link;
 	struct las_owner *owner;
@@ -44,7 +52,7 @@ struct las_req {
 	bool bounded;             /* ends in finite time: regular files and block devices */
 	bool eventfd_may_block;   /* it lacks O_NONBLOCK: ask before raising */
 	bool in_line, generation; /* order.c's */
-	bool warm;                /* a read whose pages are on their way */
+	uint8_t stage;            /* enum las_stage: what a thread of the crew does with it next */
 	bool pollable;            /* knows NOWAIT: the poll set can wait for it */
 	bool owed;                /* exit waits for it */
 	bool settles;             /* counted in its context's `settling` */

@@ -1,6 +1,7 @@
 /* crew.c - the crew's queue and threads: who runs what, who is woken, and what happens when no thread can be had. */
 #include "unit.h"
 
+#include <fcntl.h>
 #include <linux/fs.h>
 
 #include "lanes/crew.h"
@@ -433,7 +434,7 @@ TEST(a_slow_write_does_not_keep_reads_of_its_device_waiting)
 	/* A read whose page is on its way, of the same device: the disk answers it though the writes wait. */
 	req = u_rw(&other, 1, LAS_OP_READ, files[0], &byte, 1, 0);
 	req->device = 0;
-	req->warm = true;
+	req->stage = LAS_STAGE_WARM;
 	las_list_init(&list);
 	las_list_push(&list, &req->link);
 	las_crew_push(&list, false);
@@ -465,7 +466,8 @@ TEST(a_page_that_is_late_does_not_keep_those_that_are_there)
 	for (unsigned i = 0; i < 8; i++) {
 		struct las_req *req = u_rw(&owner, i, LAS_OP_READ, files[0], &bytes[i], 1, 0);
 
-		req->bounded = req->warm = true;
+		req->bounded = true;
+		req->stage = LAS_STAGE_WARM;
 		las_list_push(&batch, &req->link);
 	}
 	las_crew_push(&batch, false);
@@ -473,4 +475,51 @@ TEST(a_page_that_is_late_does_not_keep_those_that_are_there)
 	u_owner_await(&owner, 7);
 	u_gate_open(&gates[3]);
 	u_owner_await(&owner, 8);
+}
+
+static unsigned asked_for; /* bits: the bytes whose pages were asked for */
+static unsigned prefetches;
+
+static long note_prefetch(int fd, int64_t offset, int64_t bytes, int advice)
+{
+	CHECK_EQ(bytes, 1);
+	CHECK_EQ(advice, POSIX_FADV_WILLNEED);
+	__atomic_or_fetch(&asked_for, 1u << offset, __ATOMIC_SEQ_CST);
+	u_count(&prefetches);
+	return u_real.fadvise(fd, offset, bytes, advice);
+}
+
+static long late_pages(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
+{
+	u_gate_pass(&gates[3]);
+	CHECK(u_counted(&asked_for) & 1u << offset);
+	return u_real.preadv2(fd, iov, n, offset, flags);
+}
+
+TEST(all_pages_are_asked_for_while_the_first_is_waited_for)
+{
+	static char bytes[8];
+	struct las_link batch;
+
+	prepare();
+	CHECK_EQ(pwrite(files[0], "01234567", 8, 0), 8);
+	las_sys.fadvise = note_prefetch;
+	las_sys.preadv2 = late_pages;
+	u_gate_close(&gates[3]);
+	las_list_init(&batch);
+	for (unsigned i = 0; i < 8; i++) {
+		struct las_req *req = u_rw(&owner, i, LAS_OP_READ, files[0], &bytes[i], 1, i);
+
+		req->bounded = true;
+		req->stage = LAS_STAGE_PREFETCH;
+		las_list_push(&batch, &req->link);
+	}
+	las_crew_push(&batch, false);
+	u_gate_await(&gates[3], 1);
+	u_await(&prefetches, 8);
+	CHECK_EQ(u_counted(&asked_for), 0xff);
+	CHECK_EQ(owner.completed, 0);
+	u_gate_open(&gates[3]);
+	u_owner_await(&owner, 8);
+	CHECK(memcmp(bytes, "01234567", 8) == 0);
 }
