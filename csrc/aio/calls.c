@@ -72,13 +72,17 @@ EXPORT long las_io_setup(unsigned nr_events, io_context_t *ctxp)
 		return -EAGAIN;
 	if (!ready())
 		return -ENOMEM;
-	if (!las_umem_writable(ctxp, sizeof(*ctxp)))
+	if (!las_umem_readable(ctxp, sizeof(*ctxp)))
 		return -EFAULT;
 	if (*ctxp)
 		return -EINVAL;
 	err = las_ctx_create(nr_events, &ctx);
 	if (err)
 		return err;
+	if (!las_umem_writable(ctxp, sizeof(*ctxp))) {
+		las_io_destroy((io_context_t)(void *)ctx->slots.handle);
+		return -EFAULT;
+	}
 	*ctxp = (io_context_t)(void *)ctx->slots.handle;
 	return 0;
 }
@@ -152,7 +156,8 @@ EXPORT long las_io_cancel(io_context_t handle, struct iocb *iocb, struct io_even
 		return -EAGAIN;
 	if (!ready())
 		return -EINVAL;
-	if (!las_umem_readable(user, sizeof(*user)))
+	/* Of the iocb the kernel reads no more than the key; else it is a name. */
+	if (!las_umem_readable((const void *)((uintptr_t)user + offsetof(struct las_iocb, key)), sizeof(user->key)))
 		return -EFAULT;
 	if (user->key != 0)
 		return -EINVAL;

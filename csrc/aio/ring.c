@@ -9,13 +9,19 @@
 
 int las_ring_size(unsigned n, unsigned cpus, uint32_t *nr, uint32_t *pages)
 {
-	uint64_t slots = n > cpus * 4 ? n : cpus * 4, bytes;
+	uint32_t least = n > cpus * 4 ? n : cpus * 4, slots = least * 2;
+	uint64_t bytes;
 
-	slots *= 2;
 	if (n == 0 || slots > KERNEL_MAX)
 		return -EINVAL;
+	/*
+	 * KERNEL: it doubles in 32 bits, and finds what has become small to be more than the system allows (test:
+	 * setup.counts_whose_double_is_small_are_eagain).
+	 */
+	if (slots < least)
+		return -EAGAIN;
 	slots += 2; /* one full ring more than twice n, as the kernel: a ring of nr holds nr - 1 */
-	bytes = sizeof(struct las_ring) + slots * sizeof(struct las_event);
+	bytes = sizeof(struct las_ring) + (uint64_t)slots * sizeof(struct las_event);
 	*pages = (uint32_t)((bytes + PAGE_BYTES - 1) / PAGE_BYTES);
 	*nr = (uint32_t)((*pages * (uint64_t)PAGE_BYTES - sizeof(struct las_ring)) / sizeof(struct las_event));
 	return 0;

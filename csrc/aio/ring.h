@@ -43,7 +43,7 @@ static inline uint32_t las_done_tail(uint64_t done)
 	return (uint32_t)done;
 }
 
-/* Slots for io_setup(n): 0 and *nr, *pages; or -EINVAL as the kernel. */
+/* Slots for io_setup(n): 0 and *nr, *pages; or the kernel's -EINVAL or -EAGAIN. */
 int las_ring_size(unsigned n, unsigned cpus, uint32_t *nr, uint32_t *pages);
 
 /* An empty ring of this many slots in the given pages. */

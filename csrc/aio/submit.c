@@ -119,7 +119,7 @@ static int check_files(struct las_submission *s, struct las_candidate *c, struct
 		if (err)
 			return err;
 	}
-	if (!las_umem_writable(user, sizeof(*user)))
+	if (!las_umem_writable(&user->key, sizeof(user->key)))
 		return -EFAULT;
 	if (user->key)
 		user->key = 0;
@@ -150,7 +150,7 @@ static bool leave_to_kernel(struct las_submission *s, struct las_candidate *c, s
 	c->eventfd = NULL;
 	if (c->iocb.flags & LAS_FLAG_RESFD && !s->quiet && las_submission_eventfd(s, c->iocb.resfd, &c->eventfd))
 		return false;
-	if (!las_umem_writable(user, sizeof(*user)) || las_request_decode(&c->iocb, c->file, &c->op))
+	if (!las_umem_writable(&user->key, sizeof(user->key)) || las_request_decode(&c->iocb, c->file, &c->op))
 		return false;
 	if (user->key)
 		user->key = 0;

@@ -36,6 +36,17 @@ TEST(unreadable_iocb_is_efault)
 	CHECK_RET(io_cancel(ctx, (struct iocb *)(uintptr_t)0xffff800000000000u, &event), -EFAULT);
 }
 
+TEST(iocb_of_which_only_the_key_is_readable_is_einval)
+{
+	io_context_t ctx = t_context(1);
+	char *pages = t_pages(8192);
+	struct io_event event;
+
+	CHECK_EQ(mprotect(pages + 4096, 4096, PROT_NONE), 0);
+	CHECK_RET(io_cancel(ctx, (struct iocb *)(void *)(pages + 4096 - 16), &event), -EINVAL);
+	CHECK_RET(io_cancel(ctx, (struct iocb *)(void *)(pages + 4096 - 8), &event), -EFAULT);
+}
+
 TEST(bad_iocb_wins_over_bad_context)
 {
 	struct io_event event;

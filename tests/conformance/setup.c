@@ -50,6 +50,15 @@ TEST(negative_events_never_succeed)
 	CHECK(ctx == NULL);
 }
 
+TEST(counts_whose_double_is_small_are_eagain)
+{
+	io_context_t ctx = NULL;
+
+	CHECK_RET(io_setup(INT_MIN, &ctx), -EAGAIN);
+	CHECK_RET(io_setup(INT_MIN + 1, &ctx), -EAGAIN);
+	CHECK(ctx == NULL);
+}
+
 TEST(more_than_a_ring_can_hold_is_einval)
 {
 	io_context_t ctx = NULL;
@@ -100,6 +109,15 @@ TEST(read_only_handle_pointer_is_efault)
 
 	CHECK_RET(io_setup(1, page), -EFAULT);
 	CHECK(*page == NULL);
+}
+
+TEST(bad_values_win_over_a_read_only_handle_pointer)
+{
+	io_context_t zero = NULL, other = (io_context_t)(uintptr_t)7;
+
+	CHECK_RET(io_setup(1, t_read_only(&other, sizeof(other))), -EINVAL);
+	CHECK_RET(io_setup(0, t_read_only(&zero, sizeof(zero))), -EINVAL);
+	CHECK_RET(io_setup(INT_MAX, t_read_only(&zero, sizeof(zero))), -EINVAL);
 }
 
 TEST(bad_pointer_is_noticed_before_bad_count)

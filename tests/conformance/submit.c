@@ -398,6 +398,31 @@ TEST(nothing_but_the_key_is_written_to_the_iocb)
 	CHECK_EQ(memcmp(&before, &iocb, sizeof(iocb)), 0);
 }
 
+/* An iocb so many bytes before a page of its own protection. */
+static struct iocb *across(char *pages, int fd, void *buf, size_t before, int first, int second)
+{
+	struct iocb *iocb = (struct iocb *)(void *)(pages + 4096 - before);
+
+	CHECK_EQ(mprotect(pages, 8192, PROT_READ | PROT_WRITE), 0);
+	io_prep_pread(iocb, fd, buf, 1, 0);
+	CHECK_EQ(mprotect(pages, 4096, first), 0);
+	CHECK_EQ(mprotect(pages + 4096, 4096, second), 0);
+	return iocb;
+}
+
+TEST(iocb_of_which_the_key_can_be_written_works)
+{
+	io_context_t ctx = t_context(1);
+	int fd = t_file("data", 64), both = PROT_READ | PROT_WRITE;
+	char *pages = t_pages(8192), byte;
+
+	/* The key is in bytes 8 to 11. */
+	CHECK_RET(t_run(ctx, across(pages, fd, &byte, 16, both, PROT_READ)), 1);
+	CHECK_RET(t_run(ctx, across(pages, fd, &byte, 8, PROT_READ, both)), 1);
+	CHECK_RET(t_submit(ctx, across(pages, fd, &byte, 16, PROT_READ, both)), -EFAULT);
+	CHECK_RET(t_submit(ctx, across(pages, fd, &byte, 8, both, PROT_READ)), -EFAULT);
+}
+
 TEST(iocb_in_read_only_memory_is_efault)
 {
 	io_context_t ctx = t_context(1);

@@ -71,6 +71,9 @@ TEST(size_refuses_what_the_kernel_refuses)
 	CHECK_RET(las_ring_size(0, 2, &nr, &pages), -EINVAL);
 	CHECK_RET(las_ring_size(INT_MAX, 2, &nr, &pages), -EINVAL);
 	CHECK_RET(las_ring_size(UINT_MAX, 2, &nr, &pages), -EINVAL);
+	CHECK_RET(las_ring_size(0x80000000, 2, &nr, &pages), -EAGAIN);
+	CHECK_RET(las_ring_size(0x80000000 + 0x10000000 / 32 / 2, 2, &nr, &pages), -EAGAIN);
+	CHECK_RET(las_ring_size(0x80000000 + 0x10000000 / 32 / 2 + 1, 2, &nr, &pages), -EINVAL);
 	/* 2 n events of 32 bytes may take 256 MiB. */
 	CHECK_RET(las_ring_size(0x10000000 / 32 / 2, 2, &nr, &pages), 0);
 	CHECK_RET(las_ring_size(0x10000000 / 32 / 2 + 1, 2, &nr, &pages), -EINVAL);
