@@ -49,9 +49,9 @@ struct crew_class {
 
 static struct {
 	struct crew_class bounded, unbounded;
-	uint32_t names; /* numbers for thread names */
-	bool draining;  /* the process ends */
-	uint32_t owed;  /* requests that exit has to wait for; a futex */
+	uint32_t names;    /* numbers for thread names */
+	uint32_t draining; /* calls of las_crew_drain() under way */
+	uint32_t owed;     /* requests that exit has to wait for; a futex */
 } crew;
 
 static void init_class(struct crew_class *c, unsigned max, unsigned share)
@@ -69,7 +69,10 @@ void las_crew_init(void)
 
 void las_crew_owe(struct las_req *req)
 {
-	/* What is accepted while the process ends is nobody's promise any more, or the end would never come. */
+	/*
+	 * What is accepted while the process ends is nobody's promise any more, or the end would never come.  Should it not
+	 * come, since an exec fails, what follows is one again.
+	 */
 	if (!req->bounded || !las_op_must_finish(&req->op) || las_load_relaxed(&crew.draining))
 		return;
 	req->owed = true;
@@ -420,12 +423,13 @@ void las_crew_drain(bool patient)
 {
 	uint32_t owed, before = 0;
 
-	las_store_relaxed(&crew.draining, true);
+	las_add_relaxed(&crew.draining, 1);
 	while ((owed = las_load_acquire(&crew.owed)) != 0) { /* pairs with las_crew_paid */
 		/* Not patient: it is this very thread that has some of them in its hands, below us on the stack. */
 		if (!patient && owed == before)
-			return;
+			break;
 		before = owed;
 		las_futex_wait(&crew.owed, owed, patient ? LAS_FOREVER_NS : las_now_ns() + IMPATIENCE_NS);
 	}
+	las_sub_acq_rel(&crew.draining, 1);
 }

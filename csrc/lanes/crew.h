@@ -56,7 +56,8 @@ void las_crew_owe(struct las_req *req);
 void las_crew_paid(const struct las_req *req);
 /*
  * Waits until everything that must finish (writes and syncs to files) has
- * finished; unless patient, only as long as it gets fewer.
+ * finished; unless patient, only as long as it gets fewer.  What is accepted
+ * meanwhile is not waited for.
  */
 void las_crew_drain(bool patient);
 

@@ -445,6 +445,14 @@ TEST(helper_executes_another_program)
 	_exit(1);
 }
 
+TEST(helper_exits_after_an_exec_that_failed)
+{
+	t_context(1);
+	CHECK_EQ(execl("/no/such/program", "program", (char *)NULL), -1);
+	submit_many_writes();
+	exit(0);
+}
+
 TEST(helper_raises_sigterm)
 {
 	submit_many_writes();
@@ -537,6 +545,11 @@ TEST(main_thread_ends_with_writes_outstanding)
 TEST(exec_with_writes_outstanding)
 {
 	check_ending("helper_executes_another_program", "execl", t_stall(), 5, 0);
+}
+
+TEST(exit_after_an_exec_that_failed_with_writes_outstanding)
+{
+	check_ending("helper_exits_after_an_exec_that_failed", NULL, t_stall(), 5, 0);
 }
 
 TEST(fatal_signal_with_writes_outstanding)

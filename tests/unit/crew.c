@@ -335,7 +335,6 @@ TEST(the_end_waits_for_writes_and_syncs_to_files_only)
 	owed(2, LAS_OP_POLL, false);
 	owed(3, LAS_OP_WRITE, false); /* to a pipe: that may take for ever */
 	las_crew_drain(true);
-	las_crew_init(); /* which forgets that the process ends */
 	for (int i = 0; i < 3; i++)
 		reqs[i] = owed(10 + (uint64_t)i, kinds[i], true);
 	thread = t_thread(drain_in_thread, &done);
@@ -362,6 +361,22 @@ TEST(what_is_accepted_while_the_process_ends_is_not_waited_for)
 	t_join(thread);
 	las_crew_paid(after); /* and it is not counted down either */
 	las_crew_drain(true);
+}
+
+TEST(what_is_accepted_after_an_end_that_did_not_come_is_waited_for)
+{
+	struct las_req *after;
+	static bool done;
+	pthread_t thread;
+
+	prepare();
+	las_crew_drain(true); /* before an exec that fails */
+	after = owed(1, LAS_OP_WRITE, true);
+	thread = t_thread(drain_in_thread, &done);
+	t_sleep_ms(10);
+	CHECK(!__atomic_load_n(&done, __ATOMIC_SEQ_CST));
+	las_crew_paid(after);
+	t_join(thread);
 }
 
 static uint64_t blocked_signals;
