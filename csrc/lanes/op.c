@@ -143,13 +143,23 @@ static long run_rw(struct las_op *op, int fd)
 	return las_op_result(op, n);
 }
 
+static long run_sync(long (*call)(int), int fd)
+{
+	long n;
+
+	do
+		n = call(fd);
+	while (n == -EINTR); /* as above; the kernel's is done where no signal comes */
+	return n;
+}
+
 long las_op_run(struct las_op *op, int fd)
 {
 	switch (op->kind) {
 	case LAS_OP_FSYNC:
-		return las_sys.fsync(fd);
+		return run_sync(las_sys.fsync, fd);
 	case LAS_OP_FDSYNC:
-		return las_sys.fdatasync(fd);
+		return run_sync(las_sys.fdatasync, fd);
 	case LAS_OP_POLL:
 		return run_poll(op, fd);
 	default:

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/fs.h>
 #include <stdio.h>
 
 #include "base/atomic.h"
@@ -37,19 +38,27 @@ static bool direct_changed(const struct las_req *req)
 	       ((las_sys.fcntl(req->file->fd, F_GETFL, 0) ^ req->flags) & O_DIRECT);
 }
 
-/* Switched while it ran, nobody knows as what it ran: then it runs once more, as it was meant to. */
+/*
+ * Switched while it ran, nobody knows as what it ran: then it runs once more, as it was meant to.  Not what is appended,
+ * which would be there twice.
+ */
+static bool can_repeat(const struct las_op *op)
+{
+	return op->iov == op->inline_iov && !(op->rw_flags & RWF_APPEND);
+}
+
 static long run_direct(struct las_req *req)
 {
-	bool can_repeat = req->op.iov == req->op.inline_iov;
+	bool repeats = can_repeat(&req->op);
 	struct las_op op;
 	long result;
 
 	if (direct_changed(req))
 		return run_as_of_submit(req);
-	if (can_repeat)
+	if (repeats)
 		las_op_move(&op, &req->op);
 	result = las_op_run(&req->op, req->file->fd);
-	if (!can_repeat || !direct_changed(req))
+	if (!repeats || !direct_changed(req))
 		return result;
 	las_op_move(&req->op, &op);
 	return run_as_of_submit(req);

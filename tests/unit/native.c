@@ -124,6 +124,60 @@ TEST(a_transfer_that_stopped_halfway_is_finished)
 	t_check_pattern(buffers, 8192, 0, 0);
 }
 
+static bool switched;
+
+static long say_direct_until_switched(int fd, int cmd, uintptr_t arg)
+{
+	long ret = u_real.fcntl(fd, cmd, arg);
+
+	return cmd == F_GETFL && ret >= 0 && !switched ? ret | O_DIRECT : ret;
+}
+
+static long switch_and_write(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
+{
+	switched = true;
+	return u_real.pwritev2(fd, iov, n, offset, flags);
+}
+
+TEST(what_was_appended_while_o_direct_was_switched_off_is_there_once)
+{
+	int fd = t_open("appended", O_RDWR | O_CREAT | O_APPEND);
+	io_context_t ctx;
+
+	f_install();
+	las_sys.fcntl = say_direct_until_switched;
+	las_sys.pwritev2 = switch_and_write;
+	ctx = t_context(1);
+	CHECK_RET(t_pwrite(ctx, fd, "appended", 8, 0), 8);
+	CHECK(switched);
+	CHECK_EQ(lseek(fd, 0, SEEK_END), 8);
+}
+
+static unsigned syncs;
+
+static long interrupted_once(int fd)
+{
+	return syncs++ ? 0 : -EINTR;
+}
+
+TEST(a_sync_that_was_interrupted_is_made_again)
+{
+	int fd = t_file("synced", 1);
+	struct iocb iocb;
+	io_context_t ctx;
+
+	setenv("LIBAIO_SHIM_LANES", "crew", 1);
+	las_sys.fsync = las_sys.fdatasync = interrupted_once;
+	ctx = t_context(1);
+	io_prep_fsync(&iocb, fd);
+	CHECK_RET(t_run(ctx, &iocb), 0);
+	CHECK_EQ(syncs, 2);
+	syncs = 0;
+	io_prep_fdsync(&iocb, fd);
+	CHECK_RET(t_run(ctx, &iocb), 0);
+	CHECK_EQ(syncs, 2);
+}
+
 TEST(a_descriptor_closed_meanwhile_does_not_matter)
 {
 	io_context_t ctx;
