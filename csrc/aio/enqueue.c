@@ -155,6 +155,35 @@ static bool goes_bare(struct las_submission *s, struct las_req *req)
 }
 
 /*
+ * KERNEL: a write into a hole, or into space that was only set aside, may wait for the file's map in its io_submit, and
+ * is asynchronous after that.  It goes the same way while that is predicted not to wait, else the crew does it for the
+ * program.  True if that was that.
+ */
+static bool goes_predicted(struct las_submission *s, struct las_req *req)
+{
+	struct las_native *native = las_load_acquire(&s->ctx->native);
+	struct las_link refused;
+	struct las_guess guess;
+	struct las_file *file;
+
+	if (req->result != -EAGAIN || req->turned_away || req->op.kind != LAS_OP_WRITE || req->op.done ||
+	    las_batch_file(&s->files, req->fd, &file) < 0 || las_file_refresh(file) < 0 || las_file_medium(file) < 0 ||
+	    !las_file_writes_begin(file))
+		return false;
+	las_file_remember(file);
+	if (!las_predict(file, &req->op)) {
+		req->native = native;
+		return false;
+	}
+	req->bare = true;
+	las_list_init(&refused);
+	las_predict_begin(&guess, file, &req->op);
+	las_native_submit(native, &req, 1, must_be_reaped(s->ctx), &refused);
+	las_predict_end(&guess, file);
+	return las_list_empty(&refused);
+}
+
+/*
  * Whether a request went to the kernel on a wrong assumption about its
  * descriptor (lanes/file.h).  It never ran, and is the only one of its call.
  */
@@ -191,7 +220,7 @@ static void carry_on(struct las_submission *s, struct las_req *req)
 		req->owner->discard(req);
 		return;
 	}
-	if (goes_bare(s, req))
+	if (goes_bare(s, req) || goes_predicted(s, req))
 		return;
 	req->lane = LAS_LANE_CREW;
 	req->owner->moved(req);
@@ -199,6 +228,7 @@ static void carry_on(struct las_submission *s, struct las_req *req)
 	    las_file_look(file) == 0 && (req->file || las_file_hold(file, &req->file) == 0)) {
 		req->device = (uint32_t)(file->device ^ file->device >> 8);
 		req->bounded = req->bounded && las_file_bounded(file);
+		req->predictor = las_predict_entry(file, &req->op);
 		if (may_wait(file, &req->op)) {
 			dispatch(s, file, req);
 			return;

@@ -137,8 +137,11 @@ void las_crew_leave_order(struct las_req *req)
 
 void las_crew_run(struct las_req *req)
 {
-	long result = las_run_here(req);
+	long result;
 
+	if (las_run_begins(req))
+		return;
+	result = las_run_here(req);
 	las_crew_leave_order(req);
 	req->owner->complete(req, result);
 }
@@ -254,9 +257,11 @@ static void work(struct crew_class *c, struct las_req *req, int *priority)
 
 	las_unlock(&c->lock);
 	call(c, what);
-	result = las_run_there(req, priority);
-	las_crew_leave_order(req);
-	req->owner->complete(req, result);
+	if (!las_run_begins(req)) {
+		result = las_run_there(req, priority);
+		las_crew_leave_order(req);
+		req->owner->complete(req, result);
+	}
 	las_lock(&c->lock);
 }
 

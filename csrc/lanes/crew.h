@@ -46,7 +46,7 @@ struct las_req *las_crew_take(const struct las_owner *owner, uint64_t obj);
  */
 struct las_req *las_crew_take_near(const struct las_owner *owner);
 
-/* Runs a request in the calling thread, blocking, and completes it. */
+/* Runs a request in the calling thread, blocking, and completes it; or has the kernel do both (las_run_begins). */
 void las_crew_run(struct las_req *req);
 /* Lets those go on that waited for it: to be called when a request ends in any way, before its owner is told. */
 void las_crew_leave_order(struct las_req *req);

@@ -223,6 +223,13 @@ int las_file_medium(struct las_file *file)
 	return 0;
 }
 
+/* btrfs, which has no device of its own, works for long before a transfer begins: threads do that side by side. */
+bool las_file_writes_begin(const struct las_file *file)
+{
+	return las_file_direct(file) && S_ISREG(file->mode) && file->medium == LAS_MEDIUM_DISK &&
+	       major(file->device) != 0;
+}
+
 static bool lives_in_pseudo(struct las_file *file)
 {
 	struct statfs st;

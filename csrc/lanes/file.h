@@ -109,6 +109,11 @@ bool las_file_direct(const struct las_file *file);
 bool las_file_anonymous(const struct las_file *file);
 /* Looks, and asks where it lives: 0 or -errno.  Not for streams and directories. */
 int las_file_medium(struct las_file *file);
+/*
+ * Its medium is known: whether an O_DIRECT write that NOWAIT refuses, one into a hole or into space that was only set
+ * aside, is asynchronous all the same once the kernel has begun it.
+ */
+bool las_file_writes_begin(const struct las_file *file);
 /* Once looked: requests on it end in finite time. */
 bool las_file_bounded(const struct las_file *file);
 /* Once looked: fsync never blocks there, and what it says belongs to io_submit. */

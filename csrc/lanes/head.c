@@ -126,9 +126,9 @@ enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *
 {
 	struct las_guess guess;
 
-	las_predict_begin(&guess, file);
+	las_predict_begin(&guess, file, op);
 	*result = las_op_run(op, file->fd);
-	las_predict_end(&guess, file, op);
+	las_predict_end(&guess, file);
 	if (las_head_doubts(file, *result))
 		return LAS_PASS;
 	if (las_unlikely(*result == -EINVAL)) {

@@ -118,10 +118,16 @@ static bool is_refusal(const struct las_req *req, int64_t res)
 	return (res == -EAGAIN || res == -EOPNOTSUPP) && !(req->op.rw_flags & RWF_NOWAIT) && !req->bare;
 }
 
+/* Begun by las_native_begin(): what the kernel says is the result, and the owner counts it as the crew's. */
+static bool is_crews(const struct las_req *req)
+{
+	return req->lane == LAS_LANE_CREW;
+}
+
 /* A part was moved and more may follow: the end of the file, or a NOWAIT that stopped where it would have blocked. */
 static bool is_partial(const struct las_req *req, int64_t res)
 {
-	return req->file && las_op_is_rw(&req->op) && res > 0 && (uint64_t)res < req->op.bytes &&
+	return req->file && !is_crews(req) && las_op_is_rw(&req->op) && res > 0 && (uint64_t)res < req->op.bytes &&
 	       las_op_goes_on(&req->op, (uint64_t)res);
 }
 
@@ -149,6 +155,7 @@ static void finish(struct las_native *native, struct las_req *req, int64_t res, 
 		req->owner->moved(req);
 		carry_on(req);
 	} else {
+		las_crew_leave_order(req);
 		req->owner->complete(req, res);
 	}
 	/* Last: a waiter that finds nothing in flight here finds the event in the public ring. */
@@ -163,7 +170,7 @@ void las_native_finish_all(struct las_native *native, struct las_req **reqs, uns
 	for (unsigned i = 0; i < n; i++) {
 		struct las_req *req = reqs[i];
 
-		if (is_refusal(req, req->result) || is_partial(req, req->result)) {
+		if (is_refusal(req, req->result) || is_partial(req, req->result) || las_unlikely(is_crews(req))) {
 			finish(native, req, req->result, NULL);
 			continue;
 		}
@@ -286,6 +293,25 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 			finish(native, reqs[i], reqs[i]->result, refused);
 	if (reaper)
 		las_hold_put(reaper);
+}
+
+bool las_native_begin(struct las_req *req)
+{
+	struct las_native *native = req->native;
+	struct las_link refused;
+
+	req->native = NULL;
+	if (!las_reaper_watch())
+		return false;
+	req->fd = req->file->fd;
+	req->bare = true;
+	if (!req->op.has_ioprio) {
+		req->op.has_ioprio = true; /* its submitter's; this thread has another one's */
+		req->op.ioprio = (uint16_t)req->priority;
+	}
+	las_list_init(&refused);
+	las_native_submit(native, &req, 1, true, &refused);
+	return las_list_empty(&refused);
 }
 
 bool las_native_cancel(struct las_native *native, const struct las_owner *owner, uint64_t obj)

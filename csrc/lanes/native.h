@@ -52,6 +52,12 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
                        struct las_link *refused);
 
 /*
+ * For a thread of the crew: begins a request there (req->native, which is used up) without NOWAIT, by the descriptor that
+ * it holds.  It stays counted with the crew, and the reaper moves its event on.  False if it has to be run after all.
+ */
+bool las_native_begin(struct las_req *req);
+
+/*
  * Moves on what is in the hidden ring, without waiting.  While a leader is at it, only if `beside`: by a system call,
  * for a thread that would have to sleep otherwise.
  */

@@ -64,9 +64,10 @@ static void store(unsigned i, struct state s)
 	las_store_relaxed(&table[i], word);
 }
 
-static uint64_t hash(const struct las_file *file, const struct las_op *op)
+static uint64_t hash(const struct las_file *file, enum las_op_kind kind)
 {
-	return ((file->device * 31 + file->inode) * 2 + (op->kind == LAS_OP_WRITE)) * 0x9e3779b97f4a7c15u;
+	return ((file->device * 31 + file->inode) * 4 + las_file_direct(file) * 2u + (kind == LAS_OP_WRITE)) *
+	       0x9e3779b97f4a7c15u;
 }
 
 static unsigned index_of(uint64_t h)
@@ -79,9 +80,9 @@ static uint16_t tag_of(uint64_t h)
 	return (uint16_t)(h >> 32 | 1);
 }
 
-static struct state state_of(const struct las_file *file, const struct las_op *op, unsigned *i)
+static struct state state_of(const struct las_file *file, enum las_op_kind kind, unsigned *i)
 {
-	uint64_t h = hash(file, op);
+	uint64_t h = hash(file, kind);
 	struct state s;
 
 	*i = index_of(h);
@@ -105,7 +106,7 @@ bool las_predict(const struct las_file *file, const struct las_op *op)
 
 	if (file->medium == LAS_MEDIUM_MEMORY)
 		return true;
-	return guesses(file) && state_of(file, op, &i).left == 0;
+	return guesses(file) && state_of(file, op->kind, &i).left == 0;
 }
 
 static _Thread_local unsigned watchful LAS_TLS_MODEL;
@@ -117,11 +118,13 @@ static long voluntary_switches(void)
 	return las_sys.getrusage(RUSAGE_THREAD, &usage) < 0 ? 0 : usage.ru_nvcsw;
 }
 
-void las_predict_begin(struct las_guess *guess, const struct las_file *file)
+void las_predict_begin(struct las_guess *guess, const struct las_file *file, const struct las_op *op)
 {
 	guess->learns = guesses(file);
 	if (!guess->learns)
 		return;
+	guess->kind = op->kind;
+	guess->bytes = op->bytes;
 	guess->switches = las_likely(!watchful) ? -1 : voluntary_switches();
 	guess->start = las_ticks();
 }
@@ -137,12 +140,12 @@ static bool has_blocked(const struct las_guess *guess, uint64_t ticks)
 	return ticks > STALL_TICKS;
 }
 
-static bool is_slow(const struct las_op *op, uint64_t ticks)
+static bool is_slow(size_t bytes, uint64_t ticks)
 {
-	return ticks > SLOW_TICKS + op->bytes * TICKS_A_BYTE;
+	return ticks > SLOW_TICKS + bytes * TICKS_A_BYTE;
 }
 
-void las_predict_end(const struct las_guess *guess, const struct las_file *file, const struct las_op *op)
+void las_predict_end(const struct las_guess *guess, const struct las_file *file)
 {
 	struct state s;
 	uint64_t ticks;
@@ -154,9 +157,9 @@ void las_predict_end(const struct las_guess *guess, const struct las_file *file,
 	ticks = las_ticks() - guess->start;
 	if (las_unlikely(watchful))
 		watchful--;
-	if (las_likely(!is_slow(op, ticks)) || !has_blocked(guess, ticks))
+	if (las_likely(!is_slow(guess->bytes, ticks)) || !has_blocked(guess, ticks))
 		return;
-	s = state_of(file, op, &i);
+	s = state_of(file, guess->kind, &i);
 	now = (uint16_t)(las_ticks() >> 24);
 	if ((uint16_t)(now - s.stamp) > RECENT_STAMP)
 		s.penalty = PENALTY_MIN;
@@ -174,7 +177,7 @@ uint16_t las_predict_entry(const struct las_file *file, const struct las_op *op)
 
 	if (!las_op_is_rw(op) || !guesses(file))
 		return 0;
-	s = state_of(file, op, &i);
+	s = state_of(file, op->kind, &i);
 	store(i, s);
 	return (uint16_t)(i + 1);
 }
@@ -186,11 +189,24 @@ void las_predict_crew_took(uint16_t entry, const struct las_op *op, uint64_t tic
 	if (!entry)
 		return;
 	s = load(entry - 1u);
-	if (is_slow(op, ticks))
+	if (is_slow(op->bytes, ticks))
 		s.left = s.left > PENALTY_MIN ? s.left : PENALTY_MIN;
 	else if (s.left)
 		s.left--;
 	else
 		return;
+	store(entry - 1u, s);
+}
+
+void las_predict_crew_had(uint16_t entry)
+{
+	struct state s;
+
+	if (!entry)
+		return;
+	s = load(entry - 1u);
+	if (s.left == 0)
+		return;
+	s.left--;
 	store(entry - 1u, s);
 }

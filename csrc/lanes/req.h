@@ -15,6 +15,7 @@
 #include "lanes/op.h"
 
 struct las_req;
+struct las_native;
 struct las_order;
 
 #define LAS_OWNER_BATCH 64
@@ -43,31 +44,32 @@ struct las_req {
 	struct las_link link;
 	struct las_owner *owner;
 	struct las_op op;
-	struct las_hold *file;    /* native: only if the kernel may give it back late */
-	struct las_hold *eventfd; /* or NULL */
-	struct las_order *order;  /* its place among others on the same inode, or NULL */
-	uint64_t data, obj;       /* echoed in the event */
-	uint32_t device;          /* hashed st_dev, for fairness among devices */
-	uint16_t poll_tag;        /* tells this wait from an earlier one of the same memory */
-	bool bounded;             /* ends in finite time: regular files and block devices */
-	bool eventfd_may_block;   /* it lacks O_NONBLOCK: ask before raising */
-	bool in_line, generation; /* order.c's */
-	uint8_t stage;            /* enum las_stage: what a thread of the crew does with it next */
-	bool pollable;            /* knows NOWAIT: the poll set can wait for it */
-	bool owed;                /* exit waits for it */
-	bool settles;             /* counted in its context's `settling` */
-	bool bare;                /* native: goes down without NOWAIT */
-	bool unseen;              /* native: io_submit has to refuse it before those after it are begun */
-	bool turned_away;         /* native: io_submit said no, there was no event */
-	bool cancelled;           /* native: a poll that the kernel is giving up */
-	uint8_t lane;             /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */
-	int flags;                /* the file's, as of submit */
-	uint16_t predictor;       /* where the crew notes how long it took, or 0 */
-	int16_t priority;         /* the submitter's I/O priority */
-	int fd;                   /* native: the program's descriptor, good until io_submit returns */
-	uint32_t phase;           /* native: who acts on its result; atomic */
-	int64_t result;           /* native */
-	struct las_iocb kernel;   /* native: what the kernel was given */
+	struct las_hold *file;     /* native: only if the kernel may give it back late */
+	struct las_hold *eventfd;  /* or NULL */
+	struct las_order *order;   /* its place among others on the same inode, or NULL */
+	uint64_t data, obj;        /* echoed in the event */
+	uint32_t device;           /* hashed st_dev, for fairness among devices */
+	uint16_t poll_tag;         /* tells this wait from an earlier one of the same memory */
+	bool bounded;              /* ends in finite time: regular files and block devices */
+	bool eventfd_may_block;    /* it lacks O_NONBLOCK: ask before raising */
+	bool in_line, generation;  /* order.c's */
+	uint8_t stage;             /* enum las_stage: what a thread of the crew does with it next */
+	bool pollable;             /* knows NOWAIT: the poll set can wait for it */
+	bool owed;                 /* exit waits for it */
+	bool settles;              /* counted in its context's `settling` */
+	bool bare;                 /* native: goes down without NOWAIT */
+	bool unseen;               /* native: io_submit has to refuse it before those after it are begun */
+	bool turned_away;          /* native: io_submit said no, there was no event */
+	bool cancelled;            /* native: a poll that the kernel is giving up */
+	uint8_t lane;              /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */
+	int flags;                 /* the file's, as of submit */
+	uint16_t predictor;        /* where the crew notes how long it took, or 0 */
+	int16_t priority;          /* the submitter's I/O priority */
+	int fd;                    /* native: the program's descriptor, good until io_submit returns */
+	uint32_t phase;            /* native: who acts on its result; atomic */
+	int64_t result;            /* native */
+	struct las_native *native; /* crew: where it may be begun instead of being run, or NULL */
+	struct las_iocb kernel;    /* native: what the kernel was given */
 };
 
 #endif

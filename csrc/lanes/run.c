@@ -9,6 +9,7 @@
 #include "base/atomic.h"
 #include "base/sys.h"
 #include "base/ticks.h"
+#include "lanes/native.h"
 #include "lanes/predictor.h"
 
 enum { IOPRIO_WHO_PROCESS = 1 };
@@ -81,6 +82,14 @@ static long run(struct las_req *req)
 	if (las_unlikely(result == -EINVAL) && direct_changed(req))
 		result = run_as_of_submit(req);
 	return result;
+}
+
+bool las_run_begins(struct las_req *req)
+{
+	if (las_likely(!req->native) || !las_hold_intact(req->file) || direct_changed(req))
+		return false;
+	las_predict_crew_had(req->predictor);
+	return las_native_begin(req);
 }
 
 long las_run_here(struct las_req *req)

@@ -8,8 +8,12 @@
 #ifndef LAS_LANES_RUN_H
 #define LAS_LANES_RUN_H
 
+#include <stdbool.h>
+
 #include "lanes/req.h"
 
+/* True if the kernel has it now, and completes it by itself: then it is not to be run. */
+bool las_run_begins(struct las_req *req);
 /* In a thread of the program's, which keeps its priority.  The request's result. */
 long las_run_here(struct las_req *req);
 /*

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/statfs.h>
 
 #include "lanes/hidden.h"
 #include "libaio_shim.h"
@@ -849,4 +850,167 @@ TEST(a_program_that_only_peeks_is_served_as_soon_as_a_thread_can_be_had)
 	t_ring_wait(ctx, 1);
 	f_finish(hidden, 1, POLLIN);
 	t_ring_wait(ctx, 2);
+}
+
+/* ---- writes that NOWAIT refuses because they change the file's map, on what counts as a disk ---- */
+
+static pthread_t submitter;
+static bool begins_block;
+
+static long all_direct(int fd, int cmd, uintptr_t arg)
+{
+	long ret = u_real.fcntl(fd, cmd, arg);
+
+	return cmd == F_GETFL && ret >= 0 ? ret | O_DIRECT : ret;
+}
+
+static long say_ext4(int fd, struct statfs *st)
+{
+	long err = u_real.fstatfs(fd, st);
+
+	st->f_type = 0xef53;
+	return err;
+}
+
+static long say_disk(int fd, struct stat *st)
+{
+	long err = u_real.fstat(fd, st);
+
+	st->st_dev = 0xfd00; /* 253:0 */
+	return err;
+}
+
+/*
+ * A write with NOWAIT is refused by its event before io_submit returns; without, the program's thread may block.  They
+ * come one by one, and may be another request's memory once they are accepted.
+ */
+static long refuse_nowait(uintptr_t handle, long nr, struct las_iocb **submitted)
+{
+	const struct timespec long_enough = { .tv_nsec = 50 * 1000 * 1000 };
+	bool nowait = submitted[0]->rw_flags & 8 /* RWF_NOWAIT */;
+	long n = fake_submit(handle, nr, submitted);
+
+	if (n == 1 && nowait)
+		f_finish(hidden, hidden->submitted - 1, -EAGAIN);
+	else if (n == 1 && begins_block && pthread_equal(pthread_self(), submitter))
+		nanosleep(&long_enough, NULL);
+	return n;
+}
+
+static int file_with_holes(void)
+{
+	submitter = pthread_self();
+	las_sys.fcntl = all_direct;
+	las_sys.fstatfs = say_ext4;
+	las_sys.fstat = say_disk;
+	fake_submit = las_sys.io_submit;
+	las_sys.io_submit = refuse_nowait;
+	return t_file("holes", 65536);
+}
+
+static void write_block(io_context_t ctx, int fd, int i)
+{
+	if (!buffers)
+		buffers = t_pages(8192);
+	t_fill(buffers + 4096 * (i % 2), 4096, 7, (size_t)i * 4096);
+	io_prep_pwrite(&iocbs[i], fd, buffers + 4096 * (i % 2), 4096, i * 4096);
+	CHECK_RET(t_submit(ctx, &iocbs[i]), 1);
+}
+
+/* The i-th iocb of the hidden context is a write that may block, and this is its end. */
+static void finish_write(io_context_t ctx, int i, int64_t res)
+{
+	struct io_event event;
+
+	f_await_submitted(hidden, i + 1);
+	CHECK_EQ(hidden->pending[i]->rw_flags, 0);
+	f_finish(hidden, i, res);
+	t_reap(ctx, 1, &event);
+	CHECK_EQ((long)event.res, res);
+}
+
+TEST(a_write_that_nowait_refuses_is_begun_by_who_submits_it)
+{
+	struct las_stats stats;
+	io_context_t ctx;
+	int fd;
+
+	f_install();
+	fd = file_with_holes();
+	ctx = t_context(4);
+	for (int i = 0; i < 2; i++) {
+		write_block(ctx, fd, i);
+		CHECK_EQ(hidden->submitted, 2 * i + 2);
+		CHECK_EQ(hidden->pending[2 * i + 1]->fildes, fd);
+		finish_write(ctx, 2 * i + 1, i ? 512 : 4096); /* a short one is the kernel's answer */
+	}
+	las_stats_get(&stats, sizeof(stats));
+	CHECK_EQ(stats.crew, 0);
+}
+
+TEST(after_one_that_blocked_the_crew_begins_such_writes)
+{
+	io_context_t ctx;
+	int fd, other;
+
+	f_install();
+	fd = file_with_holes();
+	ctx = t_context(4);
+	begins_block = true;
+	write_block(ctx, fd, 0);
+	finish_write(ctx, 1, 4096);
+	write_block(ctx, fd, 1);
+	t_close(fd);
+	other = t_open("/dev/zero", O_RDONLY);
+	CHECK_EQ(other, fd); /* the number is taken again at once */
+	f_await_submitted(hidden, 4);
+	CHECK(hidden->pending[3]->fildes != (uint32_t)fd);
+	finish_write(ctx, 3, 4096);
+}
+
+/* It is behind the writes that were submitted before it, whoever carries them out. */
+TEST(an_fsync_waits_for_a_write_that_the_crew_has_begun)
+{
+	struct io_event event;
+	struct iocb sync;
+	io_context_t ctx;
+	int fd;
+
+	f_install();
+	fd = file_with_holes();
+	ctx = t_context(4);
+	begins_block = true;
+	write_block(ctx, fd, 0);
+	finish_write(ctx, 1, 4096);
+	write_block(ctx, fd, 1);
+	io_prep_fsync(&sync, fd);
+	CHECK_RET(t_submit(ctx, &sync), 1);
+	finish_write(ctx, 3, 4096);
+	t_reap(ctx, 1, &event); /* run by the crew, behind the write */
+	CHECK(event.obj == &sync);
+	CHECK_EQ((long)event.res, 0);
+}
+
+static int only_nowait(struct f_context *c, const struct las_iocb *iocb)
+{
+	return iocb->rw_flags & 8 ? 0 : -EAGAIN;
+}
+
+TEST(where_the_hidden_ring_is_full_the_crew_writes_by_itself)
+{
+	struct io_event events[2];
+	io_context_t ctx;
+	char *back;
+	int fd;
+
+	f_install();
+	f_refuse = only_nowait;
+	fd = file_with_holes();
+	ctx = t_context(4);
+	for (int i = 0; i < 2; i++)
+		write_block(ctx, fd, i);
+	t_reap(ctx, 2, events);
+	back = t_pages(8192);
+	CHECK_EQ(pread(fd, back, 8192, 0), 8192);
+	t_check_pattern(back, 8192, 7, 0);
 }
