@@ -33,114 +33,108 @@ long las_syscall_direct(long number, ...);
 /* Until the constructor has found libc's: constructors of other libraries may come earlier. */
 long (*las_next_syscall)(long number, ...) = las_syscall_direct;
 
+/* The numbers under their names, for the assembler. */
 #define STRING(x) #x
 #define NUMBER(x) STRING(x)
+#define NAME(x) ".set " #x ", " NUMBER(x) "\n"
+#define NAMES               \
+	NAME(RAW_AIO_FIRST) \
+	NAME(RAW_AIO_COUNT) NAME(RAW_IO_PGETEVENTS) NAME(RAW_EXIT_GROUP) NAME(RAW_EXECVE) NAME(RAW_EXECVEAT)
 
 #if defined(__x86_64__)
-__asm__(".text\n"
-        ".globl syscall\n"
-        ".type syscall, @function\n"
-        ".p2align 4\n"
-        "syscall:\n"
-        "	.cfi_startproc\n"
-        "	endbr64\n"
-        "	leal -" NUMBER(
-		RAW_AIO_FIRST) "(%rdi), %eax\n"
-                               "	cmpl $" NUMBER(
-				       RAW_AIO_COUNT) ", %eax\n"
-                                                      "	jb 1f\n"
-                                                      "	cmpl $" NUMBER(
-							      RAW_IO_PGETEVENTS) ", %edi\n"
-                                                                                 "	je 1f\n"
-                                                                                 "	cmpl $" NUMBER(
-											 RAW_EXIT_GROUP) ", %edi\n"
-                                                                                                         "	je 1f\n"
-                                                                                                         "	cmpl $" NUMBER(
-														 RAW_EXECVE) ", %edi\n"
-                                                                                                                             "	je 1f\n"
-                                                                                                                             "	cmpl $" NUMBER(
-																     RAW_EXECVEAT) ", %edi\n"
-                                                                                                                                                   "	je 1f\n"
-                                                                                                                                                   "	jmpq *las_next_syscall(%rip)\n"
-                                                                                                                                                   "1:	jmp las_syscall_ours\n" /* a C function with these seven arguments finds them where they are */
-                                                                                                                                                   "	.cfi_endproc\n"
-                                                                                                                                                   ".size syscall, . - syscall\n"
+__asm__(NAMES ".text\n"
+              ".globl syscall\n"
+              ".type syscall, @function\n"
+              ".p2align 4\n"
+              "syscall:\n"
+              "	.cfi_startproc\n"
+              "	endbr64\n"
+              "	leal -RAW_AIO_FIRST(%rdi), %eax\n"
+              "	cmpl $RAW_AIO_COUNT, %eax\n"
+              "	jb 1f\n"
+              "	cmpl $RAW_IO_PGETEVENTS, %edi\n"
+              "	je 1f\n"
+              "	cmpl $RAW_EXIT_GROUP, %edi\n"
+              "	je 1f\n"
+              "	cmpl $RAW_EXECVE, %edi\n"
+              "	je 1f\n"
+              "	cmpl $RAW_EXECVEAT, %edi\n"
+              "	je 1f\n"
+              "	jmpq *las_next_syscall(%rip)\n"
+              "1:	jmp las_syscall_ours\n" /* a C function with these seven arguments finds them where they are */
+              "	.cfi_endproc\n"
+              ".size syscall, . - syscall\n"
 
-                                                                                                                                                   /* What libc's does. */
-                                                                                                                                                   ".globl las_syscall_direct\n"
-                                                                                                                                                   ".hidden las_syscall_direct\n"
-                                                                                                                                                   ".type las_syscall_direct, @function\n"
-                                                                                                                                                   ".p2align 4\n"
-                                                                                                                                                   "las_syscall_direct:\n"
-                                                                                                                                                   "	.cfi_startproc\n"
-                                                                                                                                                   "	endbr64\n"
-                                                                                                                                                   "	movq %rdi, %rax\n"
-                                                                                                                                                   "	movq %rsi, %rdi\n"
-                                                                                                                                                   "	movq %rdx, %rsi\n"
-                                                                                                                                                   "	movq %rcx, %rdx\n"
-                                                                                                                                                   "	movq %r8, %r10\n"
-                                                                                                                                                   "	movq %r9, %r8\n"
-                                                                                                                                                   "	movq 8(%rsp), %r9\n"
-                                                                                                                                                   "	syscall\n"
-                                                                                                                                                   "	cmpq $-4095, %rax\n"
-                                                                                                                                                   "	jae 2f\n"
-                                                                                                                                                   "	ret\n"
-                                                                                                                                                   "2:	movq %rax, %rdi\n"
-                                                                                                                                                   "	jmp las_syscall_failed\n"
-                                                                                                                                                   "	.cfi_endproc\n"
-                                                                                                                                                   ".size las_syscall_direct, . - las_syscall_direct\n");
+              /* What libc's does. */
+              ".globl las_syscall_direct\n"
+              ".hidden las_syscall_direct\n"
+              ".type las_syscall_direct, @function\n"
+              ".p2align 4\n"
+              "las_syscall_direct:\n"
+              "	.cfi_startproc\n"
+              "	endbr64\n"
+              "	movq %rdi, %rax\n"
+              "	movq %rsi, %rdi\n"
+              "	movq %rdx, %rsi\n"
+              "	movq %rcx, %rdx\n"
+              "	movq %r8, %r10\n"
+              "	movq %r9, %r8\n"
+              "	movq 8(%rsp), %r9\n"
+              "	syscall\n"
+              "	cmpq $-4095, %rax\n"
+              "	jae 2f\n"
+              "	ret\n"
+              "2:	movq %rax, %rdi\n"
+              "	jmp las_syscall_failed\n"
+              "	.cfi_endproc\n"
+              ".size las_syscall_direct, . - las_syscall_direct\n");
 #else /* aarch64 */
-__asm__(".text\n"
-        ".globl syscall\n"
-        ".type syscall, %function\n"
-        ".p2align 4\n"
-        "syscall:\n"
-        "	.cfi_startproc\n"
-        "	hint #34\n" /* bti c */
-        "	cmp w0, #" NUMBER(
-		RAW_AIO_COUNT) "\n"
-                               "	b.lo 1f\n"
-                               "	cmp w0, #" NUMBER(
-				       RAW_IO_PGETEVENTS) "\n"
-                                                          "	b.eq 1f\n"
-                                                          "	cmp w0, #" NUMBER(
-								  RAW_EXIT_GROUP) "\n"
-                                                                                  "	b.eq 1f\n"
-                                                                                  "	cmp w0, #" NUMBER(
-											  RAW_EXECVE) "\n"
-                                                                                                      "	b.eq 1f\n"
-                                                                                                      "	cmp w0, #" NUMBER(
-													      RAW_EXECVEAT) "\n"
-                                                                                                                            "	b.eq 1f\n"
-                                                                                                                            "	adrp x16, las_next_syscall\n"
-                                                                                                                            "	ldr x16, [x16, #:lo12:las_next_syscall]\n"
-                                                                                                                            "	br x16\n"
-                                                                                                                            "1:	b las_syscall_ours\n" /* a C function with these seven arguments finds them where they are */
-                                                                                                                            "	.cfi_endproc\n"
-                                                                                                                            ".size syscall, . - syscall\n"
+__asm__(NAMES ".text\n"
+              ".globl syscall\n"
+              ".type syscall, %function\n"
+              ".p2align 4\n"
+              "syscall:\n"
+              "	.cfi_startproc\n"
+              "	hint #34\n" /* bti c */
+              "	cmp w0, #RAW_AIO_COUNT\n"
+              "	b.lo 1f\n"
+              "	cmp w0, #RAW_IO_PGETEVENTS\n"
+              "	b.eq 1f\n"
+              "	cmp w0, #RAW_EXIT_GROUP\n"
+              "	b.eq 1f\n"
+              "	cmp w0, #RAW_EXECVE\n"
+              "	b.eq 1f\n"
+              "	cmp w0, #RAW_EXECVEAT\n"
+              "	b.eq 1f\n"
+              "	adrp x16, las_next_syscall\n"
+              "	ldr x16, [x16, #:lo12:las_next_syscall]\n"
+              "	br x16\n"
+              "1:	b las_syscall_ours\n" /* a C function with these seven arguments finds them where they are */
+              "	.cfi_endproc\n"
+              ".size syscall, . - syscall\n"
 
-                                                                                                                            /* What libc's does. */
-                                                                                                                            ".globl las_syscall_direct\n"
-                                                                                                                            ".hidden las_syscall_direct\n"
-                                                                                                                            ".type las_syscall_direct, %function\n"
-                                                                                                                            ".p2align 4\n"
-                                                                                                                            "las_syscall_direct:\n"
-                                                                                                                            "	.cfi_startproc\n"
-                                                                                                                            "	hint #34\n"
-                                                                                                                            "	mov x8, x0\n"
-                                                                                                                            "	mov x0, x1\n"
-                                                                                                                            "	mov x1, x2\n"
-                                                                                                                            "	mov x2, x3\n"
-                                                                                                                            "	mov x3, x4\n"
-                                                                                                                            "	mov x4, x5\n"
-                                                                                                                            "	mov x5, x6\n"
-                                                                                                                            "	svc #0\n"
-                                                                                                                            "	cmn x0, #4095\n"
-                                                                                                                            "	b.hs 2f\n"
-                                                                                                                            "	ret\n"
-                                                                                                                            "2:	b las_syscall_failed\n"
-                                                                                                                            "	.cfi_endproc\n"
-                                                                                                                            ".size las_syscall_direct, . - las_syscall_direct\n");
+              /* What libc's does. */
+              ".globl las_syscall_direct\n"
+              ".hidden las_syscall_direct\n"
+              ".type las_syscall_direct, %function\n"
+              ".p2align 4\n"
+              "las_syscall_direct:\n"
+              "	.cfi_startproc\n"
+              "	hint #34\n"
+              "	mov x8, x0\n"
+              "	mov x0, x1\n"
+              "	mov x1, x2\n"
+              "	mov x2, x3\n"
+              "	mov x3, x4\n"
+              "	mov x4, x5\n"
+              "	mov x5, x6\n"
+              "	svc #0\n"
+              "	cmn x0, #4095\n"
+              "	b.hs 2f\n"
+              "	ret\n"
+              "2:	b las_syscall_failed\n"
+              "	.cfi_endproc\n"
+              ".size las_syscall_direct, . - las_syscall_direct\n");
 #endif
 
 static long with_errno(long result)
