@@ -174,7 +174,7 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
 		return -EAGAIN;
 	err = las_complete_reserve(n);
 	if (err)
-		return -EAGAIN;
+		return err;
 	size = size_of(pages);
 	las_lock(&las_handles.lock);
 	ctx = recycled_locked(size);
@@ -185,7 +185,7 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
 	las_unlock(&las_handles.lock);
 	if (!ctx) {
 		las_complete_release(n);
-		return -EAGAIN; /* what the kernel says when it has no memory for another context */
+		return -ENOMEM;
 	}
 	las_complete_own(&ctx->owner);
 	ctx->slots.nr = nr;

@@ -2,6 +2,7 @@
 #include "las_test.h"
 
 #include <limits.h>
+#include <sys/resource.h>
 
 static int read_number(const char *path)
 {
@@ -76,6 +77,17 @@ TEST(one_context_for_more_than_the_system_allows)
 	if (limit < 65536 || limit >= (0x10000000 / 32) / 2)
 		SKIP("fs.aio-max-nr is not between 65536 and what a ring can hold");
 	CHECK_RET(io_setup(limit + 1, &ctx), -EAGAIN);
+	CHECK(ctx == NULL);
+}
+
+TEST(no_room_for_the_ring_is_enomem)
+{
+	struct rlimit little = { 1 << 20, 1 << 20 };
+	io_context_t ctx = NULL;
+
+	t_context(1);
+	CHECK_EQ(setrlimit(RLIMIT_AS, &little), 0);
+	CHECK_RET(io_setup(30000, &ctx), -ENOMEM);
 	CHECK(ctx == NULL);
 }
 
