@@ -35,7 +35,6 @@
 /* Puts every module into its first state, in a new process or in a forked child, which has no contexts. */
 static void start(void)
 {
-	las_critical++; /* a handler that interrupts this is told to try again, rather than to wait for it */
 	las_config_load();
 	memset(&las_stats, 0, sizeof(las_stats));
 	las_hold_init();
@@ -50,7 +49,6 @@ static void start(void)
 	las_complete_init();
 	las_wait_init();
 	las_ctx_init();
-	las_critical--;
 }
 
 static bool ready(void)

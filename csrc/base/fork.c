@@ -5,6 +5,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 
+#include "base/lock.h"
 #include "base/sys.h"
 
 #define PAGE_BYTES 4096
@@ -40,12 +41,15 @@ int las_process_start(void (*init)(void))
 		if (err)
 			return err;
 	}
+	las_critical++; /* a handler that interrupts this is told to try again, rather than to wait for it */
+	las_fence_signal();
 	if (las_cas_acquire(las_process_state, &new, LAS_PROCESS_STARTING)) {
 		init();
 		las_store_release(las_process_state, LAS_PROCESS_READY); /* pairs with las_process_ready */
-		return 0;
 	}
-	/* Another thread is at it, for microseconds, once per process. */
+	las_fence_signal();
+	las_critical--;
+	/* Else another thread is at it, for microseconds, once per process. */
 	while (!las_process_ready())
 		sched_yield();
 	return 0;
