@@ -160,7 +160,8 @@ void las_complete_elsewhere(struct las_ctx *ctx)
 {
 	las_add_acq_rel(&ctx->elsewhere, 1);
 	las_fence_seq_cst(); /* adds before it looks for a leader; a leader registers before it looks at elsewhere */
-	if (las_load_relaxed(&ctx->leading))
+	/* Acquire: pairs with the release in wait_as_leader(), so that its hidden context is seen. */
+	if (las_load_acquire(&ctx->leading))
 		las_native_kick(las_load_acquire(&ctx->native));
 }
 
@@ -172,8 +173,8 @@ void las_complete_share(struct las_ctx *ctx)
 {
 	las_store_relaxed(&ctx->shared, true);
 	las_fence_seq_cst(); /* says so before it looks for a leader; a leader sets its number before it looks at shared */
-	if (las_load_relaxed(&ctx->leading) && las_native_min(ctx->native) > 1)
-		las_native_kick(ctx->native);
+	if (las_load_acquire(&ctx->leading) && las_native_min(las_load_acquire(&ctx->native)) > 1)
+		las_native_kick(las_load_acquire(&ctx->native));
 }
 
 static void moved(struct las_req *req)

@@ -110,7 +110,7 @@ static long wait_as_leader(struct las_ctx *ctx, uint32_t need, int64_t deadline_
 	available = las_ring_available(&ctx->slots);
 	if (available < need && !las_ctx_dead(ctx)) {
 		register_locked(ctx, need - available);
-		las_store_relaxed(&ctx->leading, true);
+		las_store_release(&ctx->leading, true); /* the hidden context to whoever is to kick its leader */
 		/* Events are moved on one by one where somebody else may want to know of them. */
 		if (!las_load_relaxed(&ctx->shared) && !las_load_relaxed(&ctx->notifying))
 			las_native_set_min(native, need - available);
