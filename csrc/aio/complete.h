@@ -30,7 +30,7 @@ void las_complete_post(struct las_ctx *ctx, const struct las_event *events, unsi
 void las_complete_wake_all(struct las_ctx *ctx);
 /* A request is about to go to the crew or the poll set: a leader in the kernel would not hear of its end. */
 void las_complete_elsewhere(struct las_ctx *ctx);
-/* Adds n to an eventfd, without ever blocking. */
+/* Adds n to an eventfd, without ever blocking.  may_block: it lacks O_NONBLOCK, so it is asked first. */
 void las_complete_raise(int fd, uint64_t n, bool may_block);
 
 #endif

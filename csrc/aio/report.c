@@ -22,7 +22,7 @@
 #include "lanes/table.h"
 
 #ifndef LAS_VERSION
-#error "LAS_VERSION is given by the Makefile, from the file VERSION"
+#error "LAS_VERSION is given by the Makefile, from pyproject.toml"
 #endif
 
 #define EXPORT __attribute__((visibility("default")))

@@ -402,14 +402,18 @@ static void close_listed(struct las_hold *hold)
 	las_pool_put(&holds.pool, hold);
 }
 
-static void park_locked(struct las_hold *hold)
+/* On the list of those parked, from whichever it was on. */
+static void park(struct las_hold *hold)
 {
+	las_lock(&holds.lock);
+	las_list_remove(&hold->link);
 	hold->parked_ns = las_now_ns();
 	holds.ever_parked = true;
 	las_list_push(&holds.parked, &hold->link);
 	las_store_relaxed(&holds.nparked, holds.nparked + 1);
 	if (hold->kind == LAS_HOLD_LINGERS)
 		las_store_relaxed(&holds.nlingering, holds.nlingering + 1);
+	las_unlock(&holds.lock);
 }
 
 /* A parked hold that may be closed now as far as time goes, taken off the list, from those parked before `until_ns`. */
@@ -421,7 +425,6 @@ static struct las_hold *pop_parked(int64_t until_ns, enum las_expire which, bool
 	las_lock(&holds.lock);
 	las_list_each(&holds.parked, l, tmp) {
 		struct las_hold *hold = las_container_of(l, struct las_hold, link);
-
 		bool waits = hold->kind == LAS_HOLD_LINGERS &&
 		             (which == LAS_EXPIRE_QUICK ||
 		              (which == LAS_EXPIRE_DUE && hold->parked_ns > until_ns - LAS_LINGER_NS));
@@ -462,10 +465,7 @@ bool las_hold_expire(enum las_expire which)
 			close_listed(hold);
 			continue;
 		}
-		las_lock(&holds.lock);
-		las_list_remove(&hold->link);
-		park_locked(hold);
-		las_unlock(&holds.lock);
+		park(hold);
 		lingers = true;
 	}
 	return lingers;
@@ -473,18 +473,11 @@ bool las_hold_expire(enum las_expire which)
 
 void las_hold_put(struct las_hold *hold)
 {
-	bool park;
-
 	/* Release our use of the descriptor, acquire everybody else's, before it is closed. */
 	if (las_sub_acq_rel(&hold->refs, 1) != 1)
 		return;
-	park = hold->kind == LAS_HOLD_LINGERS || (hold->kind == LAS_HOLD_LOCKS && carries_posix_lock(hold->fd));
-	if (!park) {
+	if (hold->kind == LAS_HOLD_LINGERS || (hold->kind == LAS_HOLD_LOCKS && carries_posix_lock(hold->fd)))
+		park(hold);
+	else
 		close_listed(hold);
-		return;
-	}
-	las_lock(&holds.lock);
-	las_list_remove(&hold->link);
-	park_locked(hold);
-	las_unlock(&holds.lock);
 }

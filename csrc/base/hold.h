@@ -56,7 +56,7 @@ void las_hold_init(void);
 int las_hold_reserve(unsigned n);
 void las_hold_release(unsigned n);
 
-/* Duplicates fd: 0 and *hold with one reference, or -EBADF, -EMFILE, -ENOMEM. */
+/* Duplicates fd: 0 and *hold with one reference, or -EBADF, -EMFILE, -ENOMEM, -EINVAL (a limit of next to nothing). */
 int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **hold);
 /* The same, with a descriptor that no other reference stands for at this moment. */
 int las_hold_get_unshared(int fd, enum las_hold_kind kind, struct las_hold **hold);
@@ -82,8 +82,8 @@ enum las_expire {
 	LAS_EXPIRE_DUE,   /* all whose time has come */
 	LAS_EXPIRE_NOW    /* all */
 };
-/* Closes parked holds whose lock is gone; true if some are left, to be looked at again. */
 #define LAS_LINGER_NS ((int64_t)50 * 1000 * 1000)
+/* Closes parked holds whose lock is gone; true if some are left, to be looked at again. */
 bool las_hold_expire(enum las_expire which);
 /* Whether any are parked; whether any of them are a server's. */
 bool las_hold_parked(void);

@@ -64,6 +64,8 @@ void las_batch_fini(struct las_batch *batch);
 
 /* 0, or -EBADF. */
 int las_batch_file(struct las_batch *batch, int fd, struct las_file **file);
+/* The same for a descriptor that has to be an eventfd: also -EINVAL.  Nothing about it is assumed. */
+int las_batch_eventfd(struct las_batch *batch, int fd, struct las_file **file);
 /* Reads the flags if they were assumed, and forgets the rest: 0 or -EBADF. */
 int las_file_ask_again(struct las_file *file);
 static inline int las_file_refresh(struct las_file *file)
@@ -80,9 +82,7 @@ void las_file_remember(struct las_file *file);
 bool las_file_allows(const struct las_file *file, enum las_op_kind kind);
 /* Fills mode, device, inode and stream: 0 or -errno. */
 int las_file_look(struct las_file *file);
-/* The same for a descriptor that has to be an eventfd: also -EINVAL.  Nothing about it is assumed. */
-int las_batch_eventfd(struct las_batch *batch, int fd, struct las_file **file);
-/* 0, -EINVAL, or what fstat says. */
+/* Makes sure that it is an eventfd: 0, -EINVAL, or what fstat says. */
 int las_file_check_eventfd(struct las_file *file);
 /*
  * The kernel refuses at io_submit what its file type cannot do; asked only

@@ -3,7 +3,8 @@
  *
  * An op is plain data: decoded, validated, independent of contexts and of
  * the program's iocb.  Its iovec array is a copy.  las_op_run() blocks as
- * long as the work takes; las_op_try() does what can be done without.
+ * long as the work takes; las_op_step() with RWF_NOWAIT does what can be done
+ * without waiting.
  */
 #ifndef LAS_LANES_OP_H
 #define LAS_LANES_OP_H
