@@ -35,11 +35,11 @@ static int check_ioprio(struct las_op *op, int16_t reqprio)
 	switch (class) {
 	case IOPRIO_CLASS_RT: {
 		/* Only the kernel knows who may: try it on this thread and put back what was. */
-		long before = las_sys.ioprio_get(1, 0);
+		long before = las_sys.ioprio_get(IOPRIO_WHO_PROCESS, 0);
 
-		err = (int)las_sys.ioprio_set(1, 0, op->ioprio);
+		err = (int)las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, op->ioprio);
 		if (!err)
-			las_sys.ioprio_set(1, 0, before < 0 ? 0 : (int)before);
+			las_sys.ioprio_set(IOPRIO_WHO_PROCESS, 0, before < 0 ? 0 : (int)before);
 		return err;
 	}
 	case IOPRIO_CLASS_BE:

@@ -18,6 +18,7 @@
 #include "lanes/crew.h"
 
 #include <errno.h>
+#include <linux/ioprio.h>
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
@@ -281,7 +282,7 @@ static void prefetch(struct crew_class *c, struct las_req *req)
 static void *thread_main(void *arg)
 {
 	struct crew_class *c = arg;
-	int priority = (int)las_sys.ioprio_get(1 /* IOPRIO_WHO_PROCESS */, 0);
+	int priority = (int)las_sys.ioprio_get(IOPRIO_WHO_PROCESS, 0);
 
 	name_thread();
 	reset_affinity();

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <linux/ioprio.h>
 #include <stdio.h>
 
 #include "base/atomic.h"
@@ -11,8 +12,6 @@
 #include "base/ticks.h"
 #include "lanes/native.h"
 #include "lanes/predictor.h"
-
-enum { IOPRIO_WHO_PROCESS = 1 };
 
 /*
  * KERNEL: a request is direct or buffered as its file was at io_submit
