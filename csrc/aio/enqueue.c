@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/ioprio.h>
 #include <sys/stat.h>
 
 #include "aio/complete.h"
@@ -17,8 +18,8 @@
 #include "lanes/route.h"
 #include "lanes/table.h"
 
-#define UNWAITED \
-	4 /* submissions in a row without a wait, more than its depth, that make a program one that only peeks */
+/* Submissions in a row without a wait, more than its depth, that make a program one that only peeks. */
+#define UNWAITED 4
 
 #define PREFETCHES 64 /* of so many reads, all but MEASURED have their pages asked for first */
 #define MEASURED 4    /* and these tell the predictor how long they take */
@@ -93,7 +94,7 @@ static void accept(struct las_submission *s, struct las_req *req)
 static int16_t priority_of_thread(struct las_submission *s)
 {
 	if (!s->asked_priority) {
-		s->priority = (int16_t)las_sys.ioprio_get(1 /* IOPRIO_WHO_PROCESS */, 0);
+		s->priority = (int16_t)las_sys.ioprio_get(IOPRIO_WHO_PROCESS, 0);
 		s->asked_priority = true;
 	}
 	return s->priority;

@@ -18,8 +18,8 @@
 #include "lanes/crew.h"
 
 #include <errno.h>
-#include <linux/ioprio.h>
 #include <fcntl.h>
+#include <linux/ioprio.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
