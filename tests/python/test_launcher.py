@@ -12,6 +12,7 @@ import os
 import platform
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -164,6 +165,43 @@ def test_stats_go_to_standard_error_by_default(run: Run, build_dir: Path, compil
     line = json.loads(done.stderr)
     assert line["program"].startswith("aiouser")
     assert line["submitted"] == line["head"] + line["native"] + line["crew"] + line["polled"]
+
+
+def stats_to(stderr: int, build_dir: Path, program: Path) -> subprocess.CompletedProcess[bytes]:
+    """Runs a program that uses AIO, with its report on this descriptor."""
+    command = [build_dir / "bin" / "libaio-shim", "run", "--stats", "--", program]
+    return subprocess.run(command, env=clean_environment(), stderr=stderr, timeout=60, check=False)
+
+
+def test_stats_go_to_a_socket(build_dir: Path, compiled: Callable[..., Path]) -> None:
+    """Which cannot be opened by the name /dev/stderr: the journal of systemd is one."""
+    ours, programs = socket.socketpair()
+    with ours, programs:
+        done = stats_to(programs.fileno(), build_dir, link_with(compiled, build_dir, "libaio.so.1"))
+        programs.close()
+        assert done.returncode == 0
+        assert json.loads(ours.makefile().read())["contexts"] > 0
+
+
+def test_stats_do_not_wait_for_a_reader_that_has_gone(build_dir: Path, compiled: Callable[..., Path]) -> None:
+    """Nor is the program ended by a signal for them."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = stats_to(writer, build_dir, link_with(compiled, build_dir, "libaio.so.1"))
+    os.close(writer)
+    assert done.returncode == 0
+
+
+def test_stats_in_a_file_are_not_written_over(build_dir: Path, compiled: Callable[..., Path], tmp_path: Path) -> None:
+    """What a shell's next command says there comes after them."""
+    with (tmp_path / "log").open("wb") as log:
+        log.write(b"before\n")
+        log.flush()
+        stats_to(log.fileno(), build_dir, link_with(compiled, build_dir, "libaio.so.1"))
+        os.write(log.fileno(), b"after\n")
+    first, line, last = (tmp_path / "log").read_text().splitlines()
+    assert (first, last) == ("before", "after")
+    assert json.loads(line)["contexts"] > 0
 
 
 # Everything else stays as it is.
