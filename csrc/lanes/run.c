@@ -87,6 +87,9 @@ bool las_run_begins(struct las_req *req)
 {
 	if (las_likely(!req->native) || !las_hold_intact(req->file) || direct_changed(req))
 		return false;
+	/* What meets RLIMIT_FSIZE raises its signal in this thread, which sees only of what it runs itself that it did. */
+	if (!las_op_goes_on(&req->op, req->op.bytes))
+		return false;
 	las_predict_crew_had(req->predictor);
 	return las_native_begin(req);
 }

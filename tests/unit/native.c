@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/statfs.h>
 
 #include "lanes/hidden.h"
@@ -966,6 +967,36 @@ TEST(after_one_that_blocked_the_crew_begins_such_writes)
 	f_await_submitted(hidden, 4);
 	CHECK(hidden->pending[3]->fildes != (uint32_t)fd);
 	finish_write(ctx, 3, 4096);
+}
+
+static volatile sig_atomic_t too_large;
+
+static void on_sigxfsz(int sig)
+{
+	too_large++;
+}
+
+/* What would be begun beyond the limit raises SIGXFSZ in a thread that would not know. */
+TEST(a_write_at_the_size_limit_is_run_by_the_crew_and_raises_its_signal)
+{
+	struct rlimit limit = { 4096, 4096 };
+	struct io_event event;
+	io_context_t ctx;
+	int fd;
+
+	f_install();
+	fd = file_with_holes();
+	ctx = t_context(4);
+	begins_block = true;
+	write_block(ctx, fd, 0);
+	finish_write(ctx, 1, 4096);
+	signal(SIGXFSZ, on_sigxfsz);
+	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
+	write_block(ctx, fd, 1);
+	t_reap(ctx, 1, &event);
+	CHECK_EQ((long)event.res, -EFBIG);
+	CHECK_EQ(hidden->submitted, 3);
+	CHECK_EQ(too_large, 1);
 }
 
 /* It is behind the writes that were submitted before it, whoever carries them out. */
