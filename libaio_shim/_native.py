@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from threading import get_ident
 from typing import Any, NoReturn
 
 SONAME = "libaio_shim.so.0"
@@ -97,6 +98,23 @@ def address_of(cdata: Any) -> int:
     return int(ffi.cast(_ADDRESS, cdata))
 
 
+# The thread that ends the interpreter, as soon as it does.
+_ending: int | None = None
+
+
+def begin_to_end() -> None:
+    """Says that the calling thread ends the interpreter, and that contexts end with it."""
+    global _ending
+    _ending = get_ident()
+
+
 def raise_errno(negative_errno: int) -> NoReturn:
-    """Raises the OSError (or its subclass, as BlockingIOError for EAGAIN) for a result of the engine."""
+    """Raises the OSError (or its subclass, as BlockingIOError for EAGAIN) for a result of the engine.
+
+    When the interpreter ends, its daemon threads fail because their contexts are gone.  They end then, without a word:
+    a traceback is printed with the help of modules that must be imported, and a thread that never comes back from that
+    keeps the lock which the end of the interpreter needs.
+    """
+    if _ending not in (None, get_ident()):
+        raise SystemExit
     raise OSError(-negative_errno, os.strerror(-negative_errno))

@@ -8,7 +8,7 @@ import threading
 import weakref
 from typing import Any, NoReturn
 
-from libaio_shim._native import EVENT_BYTES, RING_HEADER_BYTES, ffi, lib, raise_errno
+from libaio_shim._native import EVENT_BYTES, RING_HEADER_BYTES, begin_to_end, ffi, lib, raise_errno
 
 # Indexes of the 32-bit words in the ring's header (linux/aio.c: struct aio_ring).
 NR = 1
@@ -74,6 +74,7 @@ def refuse_copy(owner: object) -> NoReturn:
 
 
 def _at_exit() -> None:
+    begin_to_end()
     # The end of the interpreter frees buffers that the engine's threads may still be filling.
     for ring in list(_live):
         ring.destroy()
