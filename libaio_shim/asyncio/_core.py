@@ -498,6 +498,8 @@ class Core:
         if pending.small and result > 0:
             # Now, because the slot may be used again before the coroutine runs.
             pending.data = ffi.unpack(self._small[slot], result)
+        if not result and pending.opcode == IOCB_CMD_POLL:
+            result = -errno.ECANCELED  # without an event a poll ends only when it is taken back
         self._finish(pending, result)
 
     def take_back(self, pending: Any) -> bool:
