@@ -21,11 +21,6 @@
 /* Submissions in a row without a wait, more than its depth, that make a program one that only peeks. */
 #define UNWAITED 4
 
-#define PREFETCHES 64 /* of so many reads, all but MEASURED have their pages asked for first */
-#define MEASURED 4    /* and these tell the predictor how long they take */
-
-#define READAHEAD_BYTES (128 * 1024) /* what a NOWAIT read starts to read at most, as disks are set up by default */
-
 static int hold_eventfd(struct las_submission *s, struct las_candidate *c, struct las_req *req)
 {
 	if (s->quiet && c->iocb.flags & LAS_FLAG_RESFD) {
@@ -329,23 +324,6 @@ static bool is_in_memory(const struct las_candidate *c)
 	       las_file_medium(c->file) == 0 && c->file->medium == LAS_MEDIUM_MEMORY;
 }
 
-/*
- * A read that the head lane has tried is under way.  Overlay cannot be asked that way; but what its layers have
- * cached is the same cache, and a thread of the crew can have it filled.
- */
-static enum las_stage stage_of(const struct las_candidate *c, const struct las_req *req)
-{
-	static _Thread_local unsigned asked LAS_TLS_MODEL;
-
-	if (!req->bounded || c->op.kind != LAS_OP_READ || c->op.bytes > READAHEAD_BYTES)
-		return LAS_STAGE_RUN;
-	if (c->tried)
-		return LAS_STAGE_WARM;
-	if (!c->file->refuses_nowait || c->file->medium != LAS_MEDIUM_STACKED)
-		return LAS_STAGE_RUN;
-	return asked++ % PREFETCHES < MEASURED ? LAS_STAGE_RUN : LAS_STAGE_PREFETCH;
-}
-
 int las_enqueue(struct las_submission *s, struct las_candidate *c)
 {
 	struct las_req *req;
@@ -364,12 +342,12 @@ int las_enqueue(struct las_submission *s, struct las_candidate *c)
 	las_file_pin(c->file, &c->op);
 	req = crew_can_help(s) ? make_request(s, c, LAS_LANE_CREW, true) : NULL;
 	if (req) {
-		req->stage = stage_of(c, req);
+		req->stage = (uint8_t)(req->bounded ? c->stage : LAS_STAGE_RUN);
 		/* How long it takes tells nothing then: the prefetch has taken the time. */
 		if (req->stage != LAS_STAGE_PREFETCH)
 			req->predictor = las_predict_entry(c->file, &c->op);
 		accept(s, req);
-		if (req->stage == LAS_STAGE_WARM)
+		if (req->stage != LAS_STAGE_RUN)
 			las_file_remember(c->file);
 		dispatch(s, c->file, req);
 		return 0;

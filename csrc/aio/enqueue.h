@@ -41,7 +41,7 @@ struct las_candidate {
 	struct las_file *file, *eventfd;
 	struct las_op op;
 	struct las_file unseen; /* the file, if it is the kernel that looks at it */
-	bool tried;             /* NOWAIT found no pages, and has started to read them */
+	enum las_stage stage;   /* where a thread of the crew would begin */
 };
 
 /* True if the native lane takes it. */

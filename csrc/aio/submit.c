@@ -83,11 +83,11 @@ static int run_or_enqueue(struct las_submission *s, struct las_candidate *c)
 	long result = 0;
 	int err;
 
-	verdict = las_route(&c->op, c->file, &c->tried, &result);
+	verdict = las_route(&c->op, c->file, &c->stage, &result);
 	/* Assumed yet: for the kernel to find out, if it gets the request. */
 	if (las_unlikely(verdict == LAS_PASS && c->file->assumed && !las_goes_unseen(s))) {
 		c->file->checked = false;
-		verdict = las_route(&c->op, c->file, &c->tried, &result);
+		verdict = las_route(&c->op, c->file, &c->stage, &result);
 	}
 	switch (verdict) {
 	case LAS_DONE:
@@ -166,7 +166,7 @@ static int submit_one(struct las_submission *s, struct las_iocb *user)
 		return -EFAULT;
 	memcpy(&c.iocb, user, sizeof(c.iocb));
 	c.obj = (uint64_t)(uintptr_t)user;
-	c.tried = false;
+	c.stage = LAS_STAGE_RUN;
 	err = las_request_check(&c.iocb);
 	if (err)
 		return err;

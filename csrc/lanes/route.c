@@ -20,10 +20,19 @@
 
 #include "base/atomic.h"
 #include "base/config.h"
+#include "base/lock.h"
 #include "lanes/native.h"
 #include "lanes/order.h"
 #include "lanes/pollset.h"
 #include "lanes/predictor.h"
+
+#define READAHEAD_BYTES (128 * 1024) /* what a NOWAIT read starts to read at most, as disks are set up by default */
+#define MISSES 16                    /* in a row, that make the next one likely */
+#define PREFETCHES 64 /* of so many reads of overlays, all but MEASURED have their pages asked for first */
+#define MEASURED 4
+
+/* NOWAIT reads in a row, of this thread, that found no page. */
+static _Thread_local unsigned misses LAS_TLS_MODEL;
 
 bool las_route_is_append(const struct las_file *file, const struct las_op *op)
 {
@@ -77,7 +86,50 @@ static enum las_verdict route_write(struct las_op *op, struct las_file *file, bo
 	return append ? LAS_PASS : las_head_try(op, file, result);
 }
 
-static enum las_verdict route_read(struct las_op *op, struct las_file *file, bool *tried, long *result)
+/* Whether a prefetch by exactly these bytes is as good as what the read itself would begin. */
+static bool may_prefetch(const struct las_op *op)
+{
+	return op->bytes <= READAHEAD_BYTES && !op->rw_flags;
+}
+
+/*
+ * Where NOWAIT has found nothing for a while, it is likely to find nothing
+ * again: then the crew asks for the pages, which takes most of the time that
+ * such a read takes.  Every fourth is tried all the same, and one page that is
+ * there ends it.  Only on what is known to be a disk: elsewhere a prefetch may
+ * be of no use, or wait for a server.
+ */
+static bool is_hopeless(const struct las_op *op, struct las_file *file)
+{
+	if (las_likely(misses < MISSES || misses % 4 == 0) || file->stream || !may_prefetch(op))
+		return false;
+	if (!file->assumed)
+		las_file_join(file); /* it would later: while others are under way, the medium is known */
+	return file->medium == LAS_MEDIUM_DISK;
+}
+
+static void count_miss(const struct las_file *file, bool missed)
+{
+	if (!missed)
+		misses = 0;
+	else if (!file->assumed) /* else it is going to be asked again */
+		misses++;
+}
+
+/*
+ * Overlay cannot be tried.  But an overlay has no pages of its own: those of
+ * its layers can be asked for, and some are not, for the predictor's sake.
+ */
+static enum las_stage stage_on_overlay(const struct las_op *op, struct las_file *file)
+{
+	static _Thread_local unsigned asked LAS_TLS_MODEL;
+
+	if (file->stream || !may_prefetch(op) || las_file_medium(file) < 0 || file->medium != LAS_MEDIUM_STACKED)
+		return LAS_STAGE_RUN;
+	return asked++ % PREFETCHES < MEASURED ? LAS_STAGE_RUN : LAS_STAGE_PREFETCH;
+}
+
+static enum las_verdict route_read(struct las_op *op, struct las_file *file, enum las_stage *stage, long *result)
 {
 	enum las_verdict verdict = LAS_PASS;
 
@@ -86,12 +138,22 @@ static enum las_verdict route_read(struct las_op *op, struct las_file *file, boo
 	if (las_file_direct(file))
 		return may_guess(op, file) ? las_head_guess(op, file, result) : LAS_PASS;
 	if (!file->refuses_nowait) {
+		if (is_hopeless(op, file)) {
+			count_miss(file, true);
+			*stage = LAS_STAGE_PREFETCH;
+			return LAS_PASS;
+		}
 		verdict = las_head_try(op, file, result);
-		*tried = !file->refuses_nowait;
+		count_miss(file, verdict == LAS_PASS);
+		if (!file->refuses_nowait && op->bytes <= READAHEAD_BYTES)
+			*stage = LAS_STAGE_WARM;
 	}
-	if (verdict == LAS_PASS && file->refuses_nowait && may_guess(op, file))
-		verdict = las_head_guess(op, file, result);
-	return verdict;
+	if (verdict != LAS_PASS || !file->refuses_nowait)
+		return verdict;
+	if (may_guess(op, file))
+		return las_head_guess(op, file, result);
+	*stage = stage_on_overlay(op, file);
+	return LAS_PASS;
 }
 
 /*
@@ -106,7 +168,7 @@ static int check(const struct las_op *op, struct las_file *file)
 	return las_order_idle() && !las_native_needs_hold(op) ? 0 : las_file_look(file);
 }
 
-static enum las_verdict route_rw(struct las_op *op, struct las_file *file, bool *tried, long *result)
+static enum las_verdict route_rw(struct las_op *op, struct las_file *file, enum las_stage *stage, long *result)
 {
 	bool append = las_route_is_append(file, op);
 	enum las_verdict verdict;
@@ -135,7 +197,7 @@ static enum las_verdict route_rw(struct las_op *op, struct las_file *file, bool 
 	else if (op->kind == LAS_OP_WRITE)
 		verdict = route_write(op, file, append, result);
 	else
-		verdict = route_read(op, file, tried, result);
+		verdict = route_read(op, file, stage, result);
 	if (verdict != LAS_PASS || file->assumed)
 		return verdict;
 	*result = check(op, file);
@@ -187,7 +249,7 @@ static int confirm(const struct las_op *op, struct las_file *file)
 	return !err && !las_file_allows(file, op->kind) ? -EBADF : err;
 }
 
-static enum las_verdict route(struct las_op *op, struct las_file *file, bool *tried, long *result)
+static enum las_verdict route(struct las_op *op, struct las_file *file, enum las_stage *stage, long *result)
 {
 	switch (op->kind) {
 	case LAS_OP_FSYNC:
@@ -196,7 +258,7 @@ static enum las_verdict route(struct las_op *op, struct las_file *file, bool *tr
 	case LAS_OP_POLL:
 		return route_poll(op, file, result);
 	default:
-		return route_rw(op, file, tried, result);
+		return route_rw(op, file, stage, result);
 	}
 }
 
@@ -209,18 +271,18 @@ static bool stands(const struct las_file *file, enum las_verdict verdict, long r
 	return verdict == LAS_DONE && !las_head_doubts(file, result);
 }
 
-enum las_verdict las_route(struct las_op *op, struct las_file *file, bool *tried, long *result)
+enum las_verdict las_route(struct las_op *op, struct las_file *file, enum las_stage *stage, long *result)
 {
 	enum las_verdict verdict;
 
 	if (las_likely(!file->assumed))
-		return route(op, file, tried, result);
+		return route(op, file, stage, result);
 	if (may_assume(op, file)) {
-		verdict = route(op, file, tried, result);
+		verdict = route(op, file, stage, result);
 		if (las_likely(stands(file, verdict, *result)))
 			return verdict;
-		*tried = false;
+		*stage = LAS_STAGE_RUN;
 	}
 	*result = confirm(op, file);
-	return *result ? LAS_REFUSE : route(op, file, tried, result);
+	return *result ? LAS_REFUSE : route(op, file, stage, result);
 }

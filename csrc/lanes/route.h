@@ -9,9 +9,10 @@
 #define LAS_LANES_ROUTE_H
 
 #include "lanes/head.h"
+#include "lanes/req.h"
 
-/* *tried is set if a NOWAIT read has started to read the pages that it did not find. */
-enum las_verdict las_route(struct las_op *op, struct las_file *file, bool *tried, long *result);
+/* If it is passed on, *stage says how far it has got: whether its pages are on their way, or have to be asked for. */
+enum las_verdict las_route(struct las_op *op, struct las_file *file, enum las_stage *stage, long *result);
 
 /* A write whose place in the file is its end, so that order matters. */
 bool las_route_is_append(const struct las_file *file, const struct las_op *op);

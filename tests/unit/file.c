@@ -356,6 +356,53 @@ TEST(slow_reads_of_an_overlay_have_their_pages_asked_for_and_quick_ones_come_bac
 		CHECK(tries < 400);
 }
 
+static unsigned tries;
+static bool cached;
+
+static long counted_preadv2(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
+{
+	if (!(flags & RWF_NOWAIT))
+		return u_real.preadv2(fd, iov, n, offset, flags);
+	u_count(&tries);
+	return cached ? u_real.preadv2(fd, iov, n, offset, 0) : -EAGAIN;
+}
+
+static void read_at_once(io_context_t ctx, int fd, int n)
+{
+	static struct iocb iocbs[200], *list[200];
+	static struct io_event events[200];
+	static char data[200][100];
+
+	for (int i = 0; i < n; i++)
+		io_prep_pread(list[i] = &iocbs[i], fd, data[i], 100, i);
+	CHECK_RET(io_submit(ctx, n, list), n);
+	/* With a time-out, for else this thread would run some of them. */
+	CHECK_RET(io_getevents(ctx, n, n, events, &(struct timespec){ 10, 0 }), n);
+	for (int i = 0; i < n; i++) {
+		CHECK_EQ(events[i].res, 100);
+		t_check_pattern(data[i], 100, 0, (size_t)i);
+	}
+}
+
+TEST(reads_are_rarely_tried_where_nothing_was_cached_for_long_until_something_is)
+{
+	io_context_t ctx = t_context(200);
+	int fd = t_file("a", 4096);
+
+	las_sys.fstatfs = say_ext4;
+	las_sys.fstat = say_disk;
+	las_sys.preadv2 = counted_preadv2;
+	las_sys.fadvise = counted_fadvise;
+	read_at_once(ctx, fd, 200);
+	CHECK(u_counted(&tries) < 100);
+	CHECK_EQ(u_counted(&tries) + u_counted(&prefetches), 200);
+	cached = true;
+	tries = prefetches = 0;
+	read_at_once(ctx, fd, 100);
+	CHECK(tries >= 97);
+	CHECK(prefetches <= 3);
+}
+
 TEST(without_guessing_no_write_is_run_in_the_caller)
 {
 	io_context_t ctx;
