@@ -10,6 +10,8 @@
 #   make build BUILD=build/clang CC=clang
 
 BUILD ?= build
+# One name for each object, or what is noted of its headers under the absolute one would not count under the other.
+override BUILD := $(patsubst $(CURDIR)/%,%,$(BUILD))
 PYTHON ?= python3
 CFLAGS ?= -O2 -g
 CFLAGS_EXTRA ?=
