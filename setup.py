@@ -14,6 +14,7 @@ from pathlib import Path
 from setuptools import Distribution, setup
 from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_py import build_py
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).parent.resolve()
 # `build/lib`, setuptools' own choice, is where the Makefile puts its libraries.
@@ -39,7 +40,11 @@ class BuildWithLibraries(build_py):
         native = ROOT / relative
         for directory in PACKAGED:
             shutil.rmtree(native / directory, ignore_errors=True)  # the same, and make builds it anew
-        subprocess.run(["make", "-C", str(ROOT), "build", f"BUILD={relative}"], check=True)
+        try:
+            subprocess.run(["make", "-C", str(ROOT), "build", f"BUILD={relative}"], check=True)
+        except (FileNotFoundError, subprocess.CalledProcessError) as error:
+            # Without the traceback that hides what the compiler said.
+            raise CompileError(f"`make build` failed, which needs make and a C compiler: {error}") from None
         package = Path(self.build_lib, "libaio_shim")
         for directory in PACKAGED:
             (package / directory).mkdir(parents=True)

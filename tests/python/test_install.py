@@ -41,16 +41,22 @@ def succeed(*command: str | Path, cwd: Path, more: Mapping[str, str] | None = No
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the sources so that nothing of this checkout's build can get into it.
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the sources, so that nothing of this checkout's build can get into a wheel.
 
-    The copy's path has a space, as a user's may have.
+    Its path has a space, as a user's may have.
     """
     source = tmp_path_factory.mktemp("the source")
     for directory in SOURCES:
         shutil.copytree(ROOT / directory, source / directory, ignore=shutil.ignore_patterns("__pycache__"))
     for file in FILES:
         shutil.copy(ROOT / file, source / file)
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel."""
     output = tmp_path_factory.mktemp("wheel")
     succeed(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "-w", output, source, cwd=output)
     (path,) = output.glob("*.whl")
@@ -69,6 +75,19 @@ def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_wheel_serves_every_python_of_a_platform(wheel: Path) -> None:
     """Nothing in it is compiled against Python."""
     assert "-py3-none-linux_" in wheel.name
+
+
+def test_what_is_missing_to_build_is_told(wheel: Path, source: Path, tmp_path: Path) -> None:
+    """Where there is no make, or the compiler fails: in one line, without a traceback of ours."""
+    command = (sys.executable, "-m", "pip", "wheel", "--no-deps", "-w", tmp_path, source)
+    for missing in ({"PATH": str(tmp_path)}, {"CC": "/no/compiler"}):
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment() | missing, capture_output=True, text=True, check=False
+        )
+        assert done.returncode != 0
+        printed = done.stdout + done.stderr
+        assert "error: `make build` failed, which needs make and a C compiler" in printed
+        assert "Traceback" not in printed
 
 
 def test_package_holds_libraries_headers_and_launcher(venv: Path) -> None:
