@@ -222,7 +222,12 @@ class TextFile(AsyncFile):
         # What follows is not the beginning, whose byte order mark the decoder may wait for.
         if not self._position and text:
             self._decoder.setstate((b"", 0))
-        await self._write_bytes(self._encoder.encode(text))
+        try:
+            await self._write_bytes(self._encoder.encode(text))
+        except BaseException:
+            if not self._position:
+                self._go(0)  # the byte order mark is not written yet
+            raise
         return length
 
     async def writelines(self, lines: Iterable[str]) -> None:

@@ -398,6 +398,26 @@ def test_a_cancelled_write_leaves_the_position_behind_what_was_written(stall: St
     asyncio.run(main())
 
 
+def test_a_cancelled_write_leaves_the_byte_order_mark_to_the_next(stall: Stall, stalled_fd: int) -> None:
+    """Nothing of the first is in the file, so the second is its beginning."""
+
+    async def main() -> None:
+        async with las.AsyncContext(1) as ctx, las.open(stall.path, "r+", encoding="utf-16", context=ctx) as file:
+            with stall.holding():
+                occupies = asyncio.ensure_future(ctx.read(stalled_fd, 1, 8 * BLOCK))
+                await asyncio.sleep(0)
+                queued = asyncio.ensure_future(file.write("queued"))
+                await asyncio.sleep(0)
+                queued.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await queued
+            await occupies
+            await file.write("next")
+        assert stall.path.read_bytes().startswith("next".encode("utf-16"))
+
+    asyncio.run(main())
+
+
 class Three:
     """An integer that is no int, as numpy's."""
 
