@@ -199,7 +199,8 @@ static void complete(struct las_req *req, long result)
 	las_req_put(req);
 	las_complete_post(ctx, &event, 1, false);
 	if (eventfd) {
-		las_complete_raise(eventfd->fd, 1, may_block);
+		if (las_hold_has_number(eventfd))
+			las_complete_raise(eventfd->fd, 1, may_block);
 		las_hold_put(eventfd);
 	}
 	if (eventfd && lane == LAS_LANE_NATIVE)
@@ -228,7 +229,8 @@ static void raise_all(struct note *notes, unsigned n)
 			notes[j].eventfd = NULL;
 			las_hold_put(eventfd);
 		}
-		las_complete_raise(eventfd->fd, owed, notes[i].may_block);
+		if (las_hold_has_number(eventfd))
+			las_complete_raise(eventfd->fd, owed, notes[i].may_block);
 		las_hold_put(eventfd);
 	}
 }

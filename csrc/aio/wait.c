@@ -62,8 +62,12 @@ void las_wait_raise_sleepers_locked(struct las_ctx *ctx)
 	const uint64_t one = 1;
 	struct las_link *l, *tmp;
 
-	las_list_each(&ctx->sleepers, l, tmp)
-		las_sys.write(las_container_of(l, struct sleeper, link)->eventfd->fd, &one, sizeof(one));
+	las_list_each(&ctx->sleepers, l, tmp) {
+		const struct las_hold *eventfd = las_container_of(l, struct sleeper, link)->eventfd;
+
+		if (las_hold_has_number(eventfd)) /* else who sleeps there finds out by itself */
+			las_sys.write(eventfd->fd, &one, sizeof(one));
+	}
 }
 
 /* Up to nr events: how many, or -EFAULT and nothing is lost. */

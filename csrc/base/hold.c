@@ -35,6 +35,7 @@ static struct {
 	unsigned nparked, nlingering; /* those of servers among them; also read without the lock, as hints */
 	bool ever_parked;
 	struct las_hold *offered[OFFERED]; /* the latest of that number, until it is closed */
+	struct las_hold *numbered[SPREAD]; /* by the descriptor's number, from base on */
 	struct las_pool pool;
 	int base;   /* lowest number for a duplicate */
 	bool ready; /* table grown, handlers registered */
@@ -171,6 +172,35 @@ static long duplicate_locked(int fd)
 	return dup;
 }
 
+/* The place for the hold of that number; NULL for one that lies outside, where the limit left no other. */
+static struct las_hold **place_locked(int fd)
+{
+	return fd >= holds.base && fd - holds.base < SPREAD ? &holds.numbered[fd - holds.base] : NULL;
+}
+
+/*
+ * A hold that had this number has lost it: the program has closed descriptors that it did not open.  It must neither
+ * close nor use the one that is meant now.
+ */
+static void take_number_locked(struct las_hold *hold)
+{
+	struct las_hold **place = place_locked(hold->fd);
+
+	if (!place)
+		return;
+	if (las_unlikely(*place))
+		las_store_release(&(*place)->lost, true);
+	*place = hold;
+}
+
+static void give_number_up_locked(const struct las_hold *hold)
+{
+	struct las_hold **place = place_locked(hold->fd);
+
+	if (place && *place == hold)
+		*place = NULL;
+}
+
 #ifndef F_DUPFD_QUERY
 #define F_DUPFD_QUERY 1027 /* Linux 6.10 */
 #endif
@@ -216,7 +246,7 @@ static struct las_hold *unpark_locked(int fd)
 	las_list_each(&holds.parked, l, tmp) {
 		struct las_hold *hold = las_container_of(l, struct las_hold, link);
 
-		if (hold->from != fd || !same_file(fd, hold->fd))
+		if (hold->from != fd || hold->lost || !same_file(fd, hold->fd))
 			continue;
 		unpark_one_locked(hold);
 		return hold;
@@ -243,7 +273,8 @@ static struct las_hold *share_locked(int fd)
 	las_list_each(&holds.live, l, tmp) {
 		struct las_hold *hold = las_container_of(l, struct las_hold, link);
 
-		if (hold->from == fd && hold->kind != LAS_HOLD_PLAIN && same_file(fd, hold->fd) && ref_if_live(hold))
+		if (hold->from == fd && hold->kind != LAS_HOLD_PLAIN && !hold->lost && same_file(fd, hold->fd) &&
+		    ref_if_live(hold))
 			return hold;
 	}
 	return NULL;
@@ -267,7 +298,7 @@ struct las_hold *las_hold_find(int fd)
 		return NULL;
 	las_lock(&holds.lock);
 	hold = holds.offered[fd % OFFERED];
-	if (hold && (hold->from != fd || !ref_if_live(hold)))
+	if (hold && (hold->from != fd || hold->lost || !ref_if_live(hold)))
 		hold = NULL;
 	las_unlock(&holds.lock);
 	/* All eventfds share one inode, and one file may be opened twice: only a sure answer counts. */
@@ -296,8 +327,10 @@ static int get(int fd, enum las_hold_kind kind, bool may_share, struct las_hold 
 	if (!hold) {
 		hold = las_pool_get(&holds.pool);
 		dup = hold ? duplicate_locked(fd) : -ENOMEM;
-		if (dup >= 0)
+		if (dup >= 0) {
 			*hold = (struct las_hold){ .fd = (int)dup, .from = fd, .kind = kind };
+			take_number_locked(hold);
+		}
 	}
 	if (dup >= 0) {
 		hold->refs = 1;
@@ -375,6 +408,8 @@ bool las_hold_intact(const struct las_hold *hold)
 	uint64_t inode = las_load_acquire(&hold->inode);
 	struct stat st;
 
+	if (!las_hold_has_number(hold))
+		return false;
 	return inode == 0 || (las_sys.fstat(hold->fd, &st) == 0 && st.st_ino == inode &&
 	                      st.st_dev == las_load_relaxed(&hold->device));
 }
@@ -382,7 +417,8 @@ bool las_hold_intact(const struct las_hold *hold)
 /* Fooled only by a program that has put one other file both on its own number and on ours. */
 bool las_hold_intact_for_reading(const struct las_hold *hold)
 {
-	return las_sys.fcntl(hold->from, F_DUPFD_QUERY, (uintptr_t)hold->fd) == 1 || las_hold_intact(hold);
+	return (las_hold_has_number(hold) && las_sys.fcntl(hold->from, F_DUPFD_QUERY, (uintptr_t)hold->fd) == 1) ||
+	       las_hold_intact(hold);
 }
 
 /* On a list meanwhile, so that a child forked in between closes it too. */
@@ -396,6 +432,7 @@ static void close_listed(struct las_hold *hold)
 		las_sys.close(hold->fd);
 	las_lock(&holds.lock);
 	las_list_remove(&hold->link);
+	give_number_up_locked(hold);
 	if (hold->from >= 0 && holds.offered[hold->from % OFFERED] == hold)
 		holds.offered[hold->from % OFFERED] = NULL;
 	las_unlock(&holds.lock);

@@ -21,6 +21,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/atomic.h"
 #include "base/list.h"
 
 enum las_hold_kind {
@@ -44,6 +45,7 @@ struct las_hold {
 	int fd;
 	int from; /* the program's descriptor that was duplicated */
 	bool offered;
+	bool lost; /* the program has closed its descriptor, whose number another hold has now; atomic to read */
 	struct las_hold_facts facts; /* written before the hold can be found */
 	enum las_hold_kind kind;
 	int64_t parked_ns;      /* since when */
@@ -77,6 +79,11 @@ void las_hold_name(struct las_hold *hold, uint64_t device, uint64_t inode);
 bool las_hold_intact(const struct las_hold *hold);
 /* The same, asked more cheaply where the program's descriptor still is of the same open file. */
 bool las_hold_intact_for_reading(const struct las_hold *hold);
+/* Of this, what is known without asking: false if its number is that of another hold by now. */
+static inline bool las_hold_has_number(const struct las_hold *hold)
+{
+	return las_likely(!las_load_acquire(&hold->lost));
+}
 enum las_expire {
 	LAS_EXPIRE_QUICK, /* only those that can be closed without asking a server, which may not answer */
 	LAS_EXPIRE_DUE,   /* all whose time has come */

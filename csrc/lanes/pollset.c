@@ -266,6 +266,8 @@ int las_pollset_add(struct las_req *req)
 	}
 	las_lock(&set.lock);
 	err = open_locked();
+	if (!err && !las_hold_has_number(set.epoll))
+		err = -EBADF; /* until the thread has found out */
 	if (err)
 		goto unlock;
 	if (++set.tag == 0)

@@ -74,7 +74,7 @@ static void wait_for_event(void)
 	/* Only this thread closes it, so it stays good without a reference. */
 	if (!epoll)
 		las_futex_wait(&reaper.awake, awake, las_now_ns() + LOOK_NS);
-	else if (las_sys.epoll_pwait(epoll->fd, &report, 1, LOOK_NS / 1000000, NULL) < 0)
+	else if (!las_hold_has_number(epoll) || las_sys.epoll_pwait(epoll->fd, &report, 1, LOOK_NS / 1000000, NULL) < 0)
 		close_eventfd(); /* the program has closed it under our feet */
 }
 
@@ -201,6 +201,8 @@ struct las_hold *las_reaper_get(void)
 		las_store_release(&reaper.awake, las_load_relaxed(&reaper.awake) ^ 3);
 		las_futex_wake(&reaper.awake, 1);
 	}
+	if (!las_hold_has_number(reaper.eventfd))
+		goto unlock; /* until the thread has closed it */
 	eventfd = reaper.eventfd;
 	las_hold_ref(eventfd);
 unlock:

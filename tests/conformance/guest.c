@@ -522,6 +522,46 @@ TEST(works_after_closing_every_descriptor)
 	_exit(0);
 }
 
+/* What the shim had under its numbers is gone; what comes under them next is the new request's. */
+TEST(closes_every_descriptor_again_and_again_between_requests)
+{
+	enum { ROUNDS = 40, FILES = 3, WRITES = 33 };
+	static const char *const names[FILES] = { "a", "b", "c" };
+	io_context_t ctx = t_context(64);
+	static struct io_event events[WRITES];
+	static struct iocb iocbs[WRITES], *list[WRITES];
+	static char block[512];
+
+	for (int i = 0; i < FILES; i++)
+		t_close(t_file(names[i], 0));
+	for (int round = 0; round < ROUNDS; round++) {
+		int fds[FILES], ends[2], eventfd_fd = eventfd(0, 0);
+		uint64_t count;
+
+		CHECK(eventfd_fd >= 0);
+		CHECK_EQ(pipe(ends), 0);
+		io_prep_poll(&iocbs[0], ends[0], POLLIN);
+		io_set_eventfd(&iocbs[0], eventfd_fd);
+		CHECK_RET(t_submit(ctx, &iocbs[0]), 1);
+		CHECK_EQ(write(ends[1], "x", 1), 1);
+		CHECK_EQ(read(eventfd_fd, &count, sizeof(count)), sizeof(count));
+		CHECK_RET(t_reap_one(ctx), POLLIN | POLLRDNORM);
+		usleep((unsigned)round * 50); /* in another moment each time */
+		CHECK_EQ((int)syscall(SYS_close_range, 3u, ~0u, 0), 0);
+		for (int i = 0; i < FILES; i++)
+			CHECK((fds[i] = open(names[i], O_RDWR | O_APPEND | O_DSYNC)) >= 0);
+		for (int i = 0; i < WRITES; i++) {
+			io_prep_pwrite(&iocbs[i], fds[i % FILES], block, sizeof(block), 0);
+			list[i] = &iocbs[i];
+		}
+		CHECK_RET(io_submit(ctx, WRITES, list), WRITES);
+		t_reap(ctx, WRITES, events);
+		for (int i = 0; i < WRITES; i++)
+			CHECK_EQ(t_res(&events[i]), (long)sizeof(block));
+	}
+	_exit(0);
+}
+
 TEST(program_closes_every_descriptor_while_requests_wait)
 {
 	io_context_t ctx = t_context(8);

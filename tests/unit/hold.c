@@ -173,6 +173,48 @@ TEST(a_number_that_the_program_closes_meanwhile_is_not_closed_in_the_next_holds_
 	CHECK_EQ(t_count_fds(), before);
 }
 
+TEST(a_number_that_the_program_closed_is_the_next_holds_alone)
+{
+	int fd = t_file("data", 4096), fds[2];
+	struct las_hold *first, *second;
+
+	prepare();
+	first = get(fd, LAS_HOLD_LOCKS); /* not named: only the number tells that it is another one */
+	CHECK_EQ(close(first->fd), 0);
+	CHECK_EQ(pipe(fds), 0);
+	t_own(fds[0]);
+	t_own(fds[1]);
+	second = get(fds[0], LAS_HOLD_PLAIN);
+	CHECK_EQ(second->fd, first->fd);
+	CHECK(!las_hold_has_number(first));
+	CHECK(!las_hold_intact(first));
+	CHECK(las_hold_has_number(second));
+	las_hold_put(first);
+	CHECK(is_open(second->fd));
+	CHECK(las_hold_intact(second));
+	las_hold_put(second);
+	CHECK(!is_open(second->fd));
+}
+
+TEST(a_hold_that_lost_its_number_serves_nobody_else)
+{
+	int fd = t_file("data", 4096);
+	struct las_hold_facts facts = { .mode = S_IFREG };
+	struct las_hold *lost, *found;
+
+	prepare();
+	lost = get(fd, LAS_HOLD_LOCKS);
+	las_hold_offer(lost, &facts);
+	CHECK_EQ(close(lost->fd), 0);
+	found = get(fd, LAS_HOLD_LOCKS); /* of the same open file, under the same number */
+	CHECK(found != lost);
+	CHECK_EQ(found->fd, lost->fd);
+	CHECK(las_hold_find(fd) == NULL);
+	las_hold_put(lost);
+	CHECK(is_open(found->fd));
+	las_hold_put(found);
+}
+
 TEST(what_a_descriptor_is_is_told_as_fstat_tells_it)
 {
 	int fd = t_file("file", 10);
