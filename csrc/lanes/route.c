@@ -86,10 +86,10 @@ static enum las_verdict route_write(struct las_op *op, struct las_file *file, bo
 	return append ? LAS_PASS : las_head_try(op, file, result);
 }
 
-/* Whether a prefetch by exactly these bytes is as good as what the read itself would begin. */
+/* Whether a prefetch by exactly these bytes is as good as what the read itself would begin; of none it is of all. */
 static bool may_prefetch(const struct las_op *op)
 {
-	return op->bytes <= READAHEAD_BYTES && !op->rw_flags;
+	return op->bytes > 0 && op->bytes <= READAHEAD_BYTES && !op->rw_flags;
 }
 
 /*

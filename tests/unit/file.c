@@ -403,6 +403,30 @@ TEST(reads_are_rarely_tried_where_nothing_was_cached_for_long_until_something_is
 	CHECK(prefetches <= 7);
 }
 
+TEST(for_a_read_of_nothing_no_page_is_asked_for)
+{
+	enum { MISSES = 40, EMPTY = 8 };
+	static struct iocb iocbs[MISSES + EMPTY], *list[MISSES + EMPTY];
+	static struct io_event events[MISSES + EMPTY];
+	static char data[100];
+	io_context_t ctx = t_context(200);
+	int fd = t_file("a", 4096);
+	unsigned empty = 0;
+
+	las_sys.fstatfs = say_ext4;
+	las_sys.fstat = say_disk;
+	las_sys.preadv2 = counted_preadv2;
+	las_sys.fadvise = counted_fadvise; /* which knows of 100 bytes only; 0 would be all there are */
+	for (int i = 0; i < MISSES + EMPTY; i++)
+		io_prep_pread(list[i] = &iocbs[i], fd, data, i < MISSES ? 100 : 0, 0);
+	CHECK_RET(io_submit(ctx, MISSES + EMPTY, list), MISSES + EMPTY);
+	CHECK_RET(io_getevents(ctx, MISSES + EMPTY, MISSES + EMPTY, events, &(struct timespec){ 10, 0 }),
+	          MISSES + EMPTY);
+	for (int i = 0; i < MISSES + EMPTY; i++)
+		empty += events[i].res == 0;
+	CHECK_EQ(empty, EMPTY);
+}
+
 TEST(without_guessing_no_write_is_run_in_the_caller)
 {
 	io_context_t ctx;
