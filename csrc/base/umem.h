@@ -8,8 +8,8 @@
  * program pays nothing.
  *
  * KERNEL: umem-trust: a pointer into a page that was used by many calls and
- * was then unmapped by the program raises SIGSEGV in the calling thread where
- * the kernel reports EFAULT (test: submit.iocb_in_a_page_used_often_and_then_unmapped).
+ * was then unmapped, or protected, by the program raises SIGSEGV in the calling
+ * thread where the kernel reports EFAULT (test: submit.iocb_in_a_page_used_often_and_then_unmapped).
  */
 #ifndef LAS_BASE_UMEM_H
 #define LAS_BASE_UMEM_H
