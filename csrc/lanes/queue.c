@@ -4,9 +4,11 @@
 #include <limits.h>
 
 #include "base/atomic.h"
+#include "base/config.h"
 #include "base/ticks.h"
 
 #define QUICK_MAX 16        /* threads that ask, or that wait, for pages of one device */
+#define DEPTH 32            /* of such a queue that is one thread's */
 #define STUCK_TICKS 3000000 /* a millisecond or so without one of them being taken calls one more */
 #define NEAR 8              /* how far a look that must be cheap goes */
 
@@ -21,7 +23,7 @@ void las_queue_init(struct las_queue *q, unsigned share)
 
 			las_list_init(&b->link);
 			las_list_init(&b->queue);
-			b->running = 0;
+			b->depth = b->running = 0;
 			b->taken = 0;
 		}
 	}
@@ -39,6 +41,7 @@ void las_queue_push(struct las_queue *q, struct las_req *req)
 	if (las_list_empty(&b->queue))
 		las_list_push(&q->waiting, &b->link);
 	las_list_push(&b->queue, &req->link);
+	b->depth++;
 	las_store_relaxed(&q->queued, q->queued + 1);
 }
 
@@ -47,6 +50,7 @@ static void withdraw(struct las_queue *q, struct las_req *req)
 	struct las_bucket *b = bucket_of(q, req);
 
 	las_list_remove(&req->link);
+	b->depth--;
 	if (las_list_empty(&b->queue))
 		las_list_remove(&b->link);
 	las_store_relaxed(&q->queued, q->queued - 1);
@@ -59,6 +63,8 @@ static bool has_room(const struct las_queue *q, const struct las_bucket *b)
 
 	if (!is_quick || b->running == 0)
 		return b->running < q->share;
+	if (b->running < 1 + b->depth / DEPTH && b->running < las_config.possible_cpus / 2)
+		return true;
 	return b->running < QUICK_MAX && las_ticks() - b->taken > STUCK_TICKS;
 }
 
@@ -105,6 +111,7 @@ void las_queue_take_all(struct las_queue *q, struct las_link *out)
 		struct las_bucket *b = las_container_of(q->waiting.next, struct las_bucket, link);
 
 		las_list_append(out, &b->queue);
+		b->depth = 0;
 		las_list_remove(&b->link);
 	}
 	las_store_relaxed(&q->queued, 0);

@@ -5,9 +5,10 @@
  * read that the head lane tried has its pages on their way (it is "warm"): its
  * thread only waits, and by then the pages of those behind it have come as
  * well.  One thread serves a deep queue of them, so warm requests have buckets
- * of their own; another comes when none was taken for a while, so that a page
- * that is late does not keep those that are there.  The same holds for asking
- * for the pages, which is quick unless the device's own queue is full.
+ * of their own.  Another comes when none was taken for a while, so that a page
+ * that is late does not keep those that are there; and, where there are
+ * processors for it, for each 32 that queue.  The same holds for asking for the
+ * pages, which is quick unless the device's own queue is full.
  *
  * The caller's lock guards a queue and its buckets.
  */
@@ -25,6 +26,7 @@
 struct las_bucket {
 	struct las_link link; /* in its queue's waiting, while anything queues here */
 	struct las_link queue;
+	unsigned depth;   /* requests in its queue */
 	unsigned running; /* threads that run requests of it */
 	uint64_t taken;   /* ticks when the last one was, unless they are run */
 };

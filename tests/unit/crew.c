@@ -4,7 +4,10 @@
 #include <fcntl.h>
 #include <linux/fs.h>
 
+#include "aio/complete.h"
+#include "base/config.h"
 #include "lanes/crew.h"
+#include "lanes/queue.h"
 #include "lanes/reaper.h"
 #include "libaio_shim.h"
 
@@ -490,6 +493,34 @@ TEST(a_page_that_is_late_does_not_keep_those_that_are_there)
 	u_owner_await(&owner, 7);
 	u_gate_open(&gates[3]);
 	u_owner_await(&owner, 8);
+}
+
+TEST(a_deep_queue_of_quick_reads_may_have_several_threads_where_there_are_processors)
+{
+	static char bytes[100];
+	static struct las_queue queue;
+	struct las_link left, *l;
+	struct las_bucket *from;
+	struct las_req *req;
+
+	prepare();
+	las_config.possible_cpus = 8;
+	las_queue_init(&queue, 192);
+	for (unsigned i = 0; i < 100; i++) {
+		req = u_rw(&owner, i, LAS_OP_READ, files[0], &bytes[i], 1, 0);
+		req->stage = LAS_STAGE_WARM;
+		las_queue_push(&queue, req);
+	}
+	for (unsigned i = 0; i < 4; i++) {
+		req = las_queue_pop(&queue, &from);
+		CHECK(req);
+		las_req_put(req);
+	}
+	CHECK_EQ(from->running, 4);
+	las_list_init(&left);
+	las_queue_take_all(&queue, &left);
+	while ((l = las_list_pop(&left)))
+		las_req_put(las_container_of(l, struct las_req, link));
 }
 
 static unsigned asked_for; /* bits: the bytes whose pages were asked for */
