@@ -339,6 +339,12 @@ int las_enqueue(struct las_submission *s, struct las_candidate *c)
 		las_op_fini(&c->op);
 		return 0;
 	}
+	/*
+	 * KERNEL: threads-of-the-process: it needs none for a poll, and never waits for one in io_submit (test:
+	 * hostile.poll_is_no_wait_where_no_thread_can_be_made).
+	 */
+	if (c->op.kind == LAS_OP_POLL && crew_can_help(s) && !las_pollset_has_thread())
+		return -EAGAIN;
 	las_file_pin(c->file, &c->op);
 	req = crew_can_help(s) ? make_request(s, c, LAS_LANE_CREW, true) : NULL;
 	if (req) {

@@ -248,6 +248,16 @@ static int see_to_thread_locked(void)
 	return (int)err;
 }
 
+bool las_pollset_has_thread(void)
+{
+	bool there;
+
+	las_lock(&set.lock);
+	there = set.thread || see_to_thread_locked() == 0;
+	las_unlock(&set.lock);
+	return there;
+}
+
 int las_pollset_add(struct las_req *req)
 {
 	struct epoll_event event = { .events = events_of(req) | EPOLLONESHOT };

@@ -16,6 +16,8 @@
 void las_pollset_init(void);
 /* Takes over the request: 0; or -errno (a file that epoll does not know, no memory), and it stays the caller's. */
 int las_pollset_add(struct las_req *req);
+/* Whether there is a thread to wait in, or one can be had: else a request that is added is run by whoever adds it. */
+bool las_pollset_has_thread(void);
 /* Whether a descriptor can become ready at all; asks the kernel. */
 bool las_pollset_pollable(int fd);
 /* Takes a waiting request of this owner (and this obj, unless it is 0) back; NULL if there is none. */

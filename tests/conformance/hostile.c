@@ -493,6 +493,27 @@ TEST(eventfd_is_raised_where_no_thread_can_be_made)
 	}
 }
 
+TEST(poll_is_no_wait_where_no_thread_can_be_made)
+{
+	struct iocb iocb;
+	io_context_t ctx;
+	int ends[2];
+	long answer;
+
+	CHECK_EQ(pipe(ends), 0);
+	t_own(ends[0]);
+	t_own(ends[1]);
+	no_more_threads();
+	ctx = t_context(8);
+	io_prep_poll(&iocb, ends[0], POLLIN);
+	answer = t_submit(ctx, &iocb);
+	if (DIFFERS("threads-of-the-process") && answer == -EAGAIN)
+		return;
+	CHECK_RET(answer, 1);
+	CHECK_EQ(write(ends[1], "x", 1), 1);
+	CHECK_RET(t_reap_one(ctx), POLLIN | POLLRDNORM);
+}
+
 TEST(events_appear_without_a_call_where_no_thread_can_be_made)
 {
 	int fd = t_file("data", 65536), direct = t_open("data", O_RDWR | O_DIRECT);
