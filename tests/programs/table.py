@@ -38,7 +38,7 @@ each thread's part must be whole sectors, and `aio_write` needs an aligned tenso
 
 The Linux Test Project (of August 2026), built from its sources, on ext4: all of `io_setup`, `io_destroy`, `io_submit`,
 `io_cancel`, `io_getevents`, `io_pgetevents`, `aio01`, `aio02`, `aiocp`, `aiodio_append`, `aiodio_sparse`, `dio_sparse`,
-`dirty` and `aio-stress` (31 runs) gave the same counts of passed and failed on the kernel and under `run --trap`.
+`dirty` and `aio-stress` (29 runs) gave the same counts of passed and failed on the kernel and under `run --trap`.
 
 xfstests (of January 2026), built from its sources, on ext4 and xfs: `fsx -A` in three modes, `fsstress` with `awrite`
 and `aread`, `aiocp`, `aiodio_sparse2`, and the `aio-dio-regress` programs for races at the end of the file, in holes,
