@@ -55,7 +55,8 @@ def by_instruction(item: Object) -> Calls:
     for _, text in item.code:
         if item.machine == "EM_X86_64":
             for match in re.finditer(rb"\x0f\x05", text):
-                calls.add(_x86_constant(text, match.start(), _X86_EAX))
+                if not _x86_in_a_call(text, match.start()):
+                    calls.add(_x86_constant(text, match.start(), _X86_EAX))
         elif item.machine == "EM_AARCH64":
             for match in re.finditer(rb"\x01\x00\x00\xd4", text):  # svc #0
                 if match.start() % 4 == 0:
@@ -93,6 +94,16 @@ def _x86_constant(text: bytes, end: int, load: re.Pattern[bytes]) -> int | None:
         if value < _LARGEST:
             found = value
     return found
+
+
+def _x86_in_a_call(text: bytes, place: int) -> bool:
+    """Whether these two bytes are part of the distance of a call or jump that leads somewhere in this text."""
+    for start in range(max(0, place - 4), place):
+        if text[start] in b"\xe8\xe9" and start + 5 <= len(text) and place + 2 <= start + 5:
+            (distance,) = struct.unpack_from("<i", text, start + 1)
+            if 0 <= start + 5 + distance < len(text):
+                return True
+    return False
 
 
 def _x86_edi(text: bytes, place: int) -> int | None:

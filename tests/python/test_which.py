@@ -162,6 +162,20 @@ def test_program_with_system_calls_of_its_own(build_dir: Path, which: Which, com
     assert not run_answers(build_dir, _made(tmp_path / "without"), answer | {"options": []})
 
 
+def test_distance_of_a_call_that_looks_like_the_instruction(which: Which, compiled: Compile, tmp_path: Path) -> None:
+    """After a number of AIO's, a call whose distance has the instruction's bytes in it: there is no such call."""
+    if platform.machine() != "x86_64":
+        pytest.skip("x86-64 code")
+    source = tmp_path / "far.c"
+    source.write_text(
+        "int main(void) { return 0; }\n"
+        'asm(".text\\n mov $209, %eax\\n call 1f + 0x50f14\\n 1: .skip 0x50f20, 0xc3\\n");\n'
+    )
+    program = compiled("far", source=source)
+    assert b"\xb8\xd1\0\0\0\xe8\x14\x0f\x05\0" in program.read_bytes()
+    assert hows(which(program)) == []
+
+
 def _made(directory: Path) -> Path:
     directory.mkdir()
     return directory
