@@ -12,7 +12,13 @@
 #include "base/umem.h"
 
 #define MAX_RW_BYTES 0x7ffff000u /* what one read or write moves at most, MAX_RW_COUNT */
-#define USER_END 0x7ffffffff000u /* no buffer ends above it, TASK_SIZE_MAX of 48-bit addresses */
+/* No buffer ends above it, TASK_SIZE_MAX; but where addresses may be longer, a program can ask for one there. */
+#if defined(__aarch64__)
+#define USER_END ((uint64_t)1 << 48)
+#else
+#define USER_END (((uint64_t)1 << 47) - 4096)
+#endif
+#define LONGEST_END ((uint64_t)1 << 56)
 
 int las_request_check(const struct las_iocb *iocb)
 {
@@ -21,9 +27,17 @@ int las_request_check(const struct las_iocb *iocb)
 	return 0;
 }
 
+static bool ends_above(uint64_t end, uint64_t addr, uint64_t bytes)
+{
+	return addr > end || bytes > end - addr;
+}
+
 static bool in_kernel_range(uint64_t addr, uint64_t bytes)
 {
-	return addr > USER_END || bytes > USER_END - addr;
+	if (las_likely(!ends_above(USER_END, addr, bytes)))
+		return false;
+	return ends_above(LONGEST_END, addr, bytes) ||
+	       !las_umem_readable((const void *)(uintptr_t)(addr + bytes - !!bytes), 1);
 }
 
 static int check_ioprio(struct las_op *op, int16_t reqprio)

@@ -25,7 +25,7 @@
 
 #define REPORTS 64
 #define IDLE_NS ((int64_t)2 * 1000 * 1000 * 1000)
-#define TAG_SHIFT 48 /* user addresses are below 1 << 47 */
+#define TAG_SHIFT 48 /* what nobody asks to be higher is mapped below 1 << 47, or 1 << 48 on aarch64 */
 
 static struct {
 	struct las_lock lock;

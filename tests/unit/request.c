@@ -120,19 +120,25 @@ TEST(offsets_below_zero_and_past_the_end_of_numbers_are_refused)
 	}
 }
 
+#if defined(__aarch64__)
+#define USER_END 0x1000000000000
+#else
+#define USER_END 0x7ffffffff000
+#endif
+
 TEST(buffers_in_the_kernels_half_are_refused)
 {
 	static const struct {
 		uint64_t buf, bytes;
 		int err;
 	} rows[] = { { 0, 4096, 0 }, /* unmapped is the event's business */
-		     { 0x7fffffffe000, 4096, 0 },
-		     { 0x7fffffffe001, 4096, -EFAULT },
-		     { 0x7ffffffff000, 0, 0 },
-		     { 0x7ffffffff000, 1, -EFAULT },
+		     { USER_END - 4096, 4096, 0 },
+		     { USER_END - 4095, 4096, -EFAULT },
+		     { USER_END, 0, 0 },
+		     { USER_END, 1, -EFAULT },
 		     { 0xffff888000000000, 1, -EFAULT },
 		     { UINT64_MAX, 1, -EFAULT },
-		     { 0x7ffffffff001, 0, -EFAULT } };
+		     { USER_END + 1, 0, -EFAULT } };
 
 	for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
 		prepare(LAS_CMD_PREAD);
@@ -140,6 +146,22 @@ TEST(buffers_in_the_kernels_half_are_refused)
 		iocb.nbytes = rows[i].bytes;
 		CHECK_RET(decode(), rows[i].err);
 	}
+}
+
+static long all_is_mapped(int how, const void *set, void *old)
+{
+	return -EINVAL;
+}
+
+TEST(buffers_at_longer_addresses_are_taken_if_there_is_memory)
+{
+	prepare(LAS_CMD_PREAD);
+	iocb.buf = (uint64_t)1 << 50;
+	CHECK_RET(decode(), -EFAULT);
+	las_sys.sigprocmask = all_is_mapped;
+	CHECK_RET(decode(), 0);
+	iocb.buf = 0xffff888000000000;
+	CHECK_RET(decode(), -EFAULT);
 }
 
 TEST(one_transfer_is_cut_at_the_kernels_limit)
