@@ -195,7 +195,8 @@ def _make_trio_host(trio: Any) -> Host:
                         await trio.lowlevel.wait_readable(eventfd)
                     except trio.ClosedResourceError:
                         return
-                    readable()
+                    if not scope.cancel_called:  # nor after this task was woken
+                        readable()
 
         def detach(self) -> None:
             if self.current() is self.owner:
