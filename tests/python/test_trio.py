@@ -141,7 +141,7 @@ def test_aclose_in_the_turn_in_which_an_event_arrives(backend: str) -> None:
                     group.start_soon(poll)
                     await until(lambda ctx=ctx: ctx.in_flight == 1)
                     right.send(b"x")
-                    time.sleep(0.005)  # noqa: ASYNC251 - the event is to arrive while the loop is not looking
+                    time.sleep(0.005)
                     await anyio.sleep(0)
                     ctx.close()
 
