@@ -81,7 +81,7 @@ void las_file_remember(struct las_file *file)
 int las_file_ask_again(struct las_file *file)
 {
 	recent[(unsigned)file->fd % RECENT].uses = 0;
-	*file = (struct las_file){ .fd = file->fd, .hold = file->hold };
+	*file = (struct las_file){ .fd = file->fd, .hold = file->hold, .alone = file->alone };
 	return read_flags(file->fd, &file->flags);
 }
 
@@ -147,6 +147,7 @@ int las_batch_file(struct las_batch *batch, int fd, struct las_file **out)
 	} else {
 		*file = (struct las_file){ .fd = fd, .flags = flags };
 	}
+	file->alone = batch->alone;
 	*out = file;
 	return 0;
 }

@@ -41,6 +41,7 @@ struct las_file {
 	int flags;              /* F_GETFL */
 	uint32_t mode;          /* st_mode, once looked */
 	uint64_t device, inode; /* once looked */
+	bool alone;             /* its request is the only one of its call */
 	bool assumed;           /* all of this is a moment old; las_file_refresh() makes sure */
 	bool checked;           /* assumed, but the kernel will look itself: good enough for the native lane */
 	bool remembered;        /* all that is known here so far */

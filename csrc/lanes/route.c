@@ -96,12 +96,14 @@ static bool may_prefetch(const struct las_op *op)
  * Where NOWAIT has found nothing for a while, it is likely to find nothing
  * again: then the crew asks for the pages, which takes most of the time that
  * such a read takes.  Every eighth is tried all the same, and one page that is
- * there ends it.  Only on what is known to be a disk: elsewhere a prefetch may
- * be of no use, or wait for a server.
+ * there ends it.  Not if there are more in the same call: to try them one after
+ * the other is cheaper than to hand them from thread to thread.  Only on what is
+ * known to be a disk: elsewhere a prefetch may be of no use, or wait for a
+ * server.
  */
 static bool is_hopeless(const struct las_op *op, struct las_file *file)
 {
-	if (las_likely(misses < MISSES || misses % 8 == 0) || file->stream || !may_prefetch(op))
+	if (las_likely(misses < MISSES || misses % 8 == 0 || !file->alone) || file->stream || !may_prefetch(op))
 		return false;
 	if (!file->assumed)
 		las_file_join(file); /* it would later: while others are under way, the medium is known */
