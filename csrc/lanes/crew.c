@@ -20,6 +20,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ioprio.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -165,6 +166,12 @@ static void reset_affinity(void)
 		las_sys.sched_setaffinity(0, (size_t)n, process);
 }
 
+void las_crew_be_patient(void)
+{
+	if (las_sys.sched_getscheduler(0) == SCHED_OTHER)
+		las_sys.sched_setscheduler(0, SCHED_BATCH);
+}
+
 static void *thread_main(void *arg);
 
 /*
@@ -286,6 +293,7 @@ static void *thread_main(void *arg)
 
 	name_thread();
 	reset_affinity();
+	las_crew_be_patient();
 	las_lock(&c->lock);
 	do {
 		struct las_bucket *from;

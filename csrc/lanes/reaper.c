@@ -143,6 +143,7 @@ static void *thread_main(void *arg)
 
 	(void)arg;
 	prctl(PR_SET_NAME, "syslet/reaper");
+	las_crew_be_patient();
 	do {
 		for (idle = 0; idle < IDLE_LOOKS; idle++) {
 			if (look())
