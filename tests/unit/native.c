@@ -949,17 +949,26 @@ TEST(a_write_that_nowait_refuses_is_begun_by_who_submits_it)
 	CHECK_EQ(stats.crew, 0);
 }
 
+/* A file with holes on a context: its first write, which the program has begun, has blocked; the crew begins the next. */
+static int file_after_a_write_that_blocked(io_context_t *ctx)
+{
+	int fd;
+
+	f_install();
+	fd = file_with_holes();
+	*ctx = t_context(4);
+	begins_block = true;
+	write_block(*ctx, fd, 0);
+	finish_write(*ctx, 1, 4096);
+	return fd;
+}
+
 TEST(after_one_that_blocked_the_crew_begins_such_writes)
 {
 	io_context_t ctx;
 	int fd, other;
 
-	f_install();
-	fd = file_with_holes();
-	ctx = t_context(4);
-	begins_block = true;
-	write_block(ctx, fd, 0);
-	finish_write(ctx, 1, 4096);
+	fd = file_after_a_write_that_blocked(&ctx);
 	write_block(ctx, fd, 1);
 	t_close(fd);
 	other = t_open("/dev/zero", O_RDONLY);
@@ -984,12 +993,7 @@ TEST(a_write_at_the_size_limit_is_run_by_the_crew_and_raises_its_signal)
 	io_context_t ctx;
 	int fd;
 
-	f_install();
-	fd = file_with_holes();
-	ctx = t_context(4);
-	begins_block = true;
-	write_block(ctx, fd, 0);
-	finish_write(ctx, 1, 4096);
+	fd = file_after_a_write_that_blocked(&ctx);
 	signal(SIGXFSZ, on_sigxfsz);
 	CHECK_EQ(setrlimit(RLIMIT_FSIZE, &limit), 0);
 	write_block(ctx, fd, 1);
@@ -1007,12 +1011,7 @@ TEST(an_fsync_waits_for_a_write_that_the_crew_has_begun)
 	io_context_t ctx;
 	int fd;
 
-	f_install();
-	fd = file_with_holes();
-	ctx = t_context(4);
-	begins_block = true;
-	write_block(ctx, fd, 0);
-	finish_write(ctx, 1, 4096);
+	fd = file_after_a_write_that_blocked(&ctx);
 	write_block(ctx, fd, 1);
 	io_prep_fsync(&sync, fd);
 	CHECK_RET(t_submit(ctx, &sync), 1);
