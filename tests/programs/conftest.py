@@ -106,13 +106,13 @@ def refuse(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def ext4(mounts: filesystems.Mounts, tmp_path: Path) -> Iterator[Path]:
     """An empty directory on ext4."""
-    yield from sides.fresh_directory(mounts, "LAS_TEST_EXT4", "ext4")
+    yield from sides.fresh_directory(mounts, "ext4")
 
 
 @pytest.fixture
 def tmpfs(mounts: filesystems.Mounts) -> Iterator[Path]:
     """An empty directory on a tmpfs."""
-    yield from sides.fresh_directory(mounts, "LAS_TEST_TMPFS", "tmpfs")
+    yield from sides.fresh_directory(mounts, "tmpfs")
 
 
 @pytest.fixture

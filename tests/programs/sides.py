@@ -128,11 +128,11 @@ def listens(path: Path) -> bool:
     return any(words[-1] == str(path) and words[3] == "00010000" for words in lines)
 
 
-def fresh_directory(mounts: filesystems.Mounts, variable: str, kind: str) -> Iterator[Path]:
-    base = mounts.env.get(variable)
+def fresh_directory(mounts: filesystems.Mounts, kind: str) -> Iterator[Path]:
+    """An empty directory on a file system of that kind."""
+    base = mounts.env.get(f"LAS_TEST_{kind.upper()}")
     if not base:
-        reasons = " ".join(f"{name}: {why}" for name, why in mounts.missing.items() if name in ("all", kind))
-        pytest.skip(f"no {kind} to test on ({reasons}); run as root (sudo make test)")
+        pytest.skip(mounts.why_not(kind))
     directory = Path(tempfile.mkdtemp(dir=base))
     yield directory
     shutil.rmtree(directory, ignore_errors=True)

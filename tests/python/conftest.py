@@ -96,7 +96,7 @@ def _mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[filesystems.Mo
 def stall(_mounts: filesystems.Mounts, payload: bytes) -> Iterator[Stall]:
     """The stalling file system with a file that holds the payload."""
     if _mounts.stall is None:
-        pytest.skip(f"no stalling file system: {_mounts.missing} (needs root, /dev/fuse, libfuse3-dev, pkg-config)")
+        pytest.skip(_mounts.why_not("stall"))
     made = Stall(_mounts.stall)
     made.path.write_bytes(payload)
     with made.path.open("rb") as file:

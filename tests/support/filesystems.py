@@ -40,6 +40,10 @@ class Mounts:
         """Notes why a file system is not there; the cases that want it say so when they skip."""
         self.env[f"LAS_TEST_{name.upper()}_WHY_NOT"] = str(reason)
 
+    def why_not(self, name: str) -> str:
+        """What was noted, for a test that is skipped for it."""
+        return f"no {name} to test on: {self.env.get(f'LAS_TEST_{name.upper()}_WHY_NOT', 'nobody tried')}"
+
     def release(self) -> None:
         """Answers whatever the stalling file system keeps, so that no process is stuck in it."""
         if self.stall:
