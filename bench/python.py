@@ -298,7 +298,7 @@ def by_aiofiles(job: Job) -> None:
             async def reader() -> Callable[[int], Awaitable[bytes]]:
                 file = await stack.enter_async_context(aiofiles.open(job.path, "rb"))
 
-                async def read(offset: int) -> bytes:
+                async def read(offset: int) -> Any:
                     await file.seek(offset)
                     return await file.read(job.size)
 
@@ -318,7 +318,7 @@ def by_anyio(job: Job) -> None:
             async def reader() -> Callable[[int], Awaitable[bytes]]:
                 file = await stack.enter_async_context(await anyio.open_file(job.path, "rb"))
 
-                async def read(offset: int) -> bytes:
+                async def read(offset: int) -> Any:
                     await file.seek(offset)
                     return await file.read(job.size)
 

@@ -84,7 +84,7 @@ def save(path: Path, tensors: Mapping[str, np.ndarray], depth: int = 32) -> int:
         yield memoryview(head), 0
         for name, array in arrays.items():
             if array.nbytes:
-                yield memoryview(array).cast("B"), begin + where[name][2]
+                yield array.data.cast("B"), begin + where[name][2]
 
     def requests(fd: int) -> Iterator[Iocb]:
         for data, offset in pieces():

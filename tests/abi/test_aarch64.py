@@ -35,7 +35,7 @@ def arm_build(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Makefile's products for aarch64."""
     build = tmp_path_factory.mktemp("aarch64")
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "CC", "CFLAGS"))}
-    command = ["make", "-C", ROOT, "-s", "build", f"BUILD={build}", f"CC={compiler}", "CFLAGS=-O2"]
+    command = ["make", "-C", str(ROOT), "-s", "build", f"BUILD={build}", f"CC={compiler}", "CFLAGS=-O2"]
     subprocess.run([*command, "CFLAGS_EXTRA=-Werror"], env=clean, check=True)
     return build
 
@@ -45,8 +45,8 @@ def program(compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """syscall.c for aarch64."""
     output = tmp_path_factory.mktemp("program") / "syscall"
     support = ROOT / "tests" / "support"
-    sources = [SOURCE, support / "las_test.c", support / "raw_aio.c"]
-    options = ["-std=gnu11", "-O1", "-pthread", f"-I{support}", f"-I{ROOT / 'include'}", "-o", output, *sources]
+    sources = [str(source) for source in (SOURCE, support / "las_test.c", support / "raw_aio.c")]
+    options = ["-std=gnu11", "-O1", "-pthread", f"-I{support}", f"-I{ROOT / 'include'}", "-o", str(output), *sources]
     subprocess.run([compiler, *options, "-ldl", "-lutil"], check=True)
     return output
 

@@ -168,5 +168,5 @@ def test_layout_is_the_kernels_on_every_kind_of_machine(tmp_path: Path, target: 
         path.write_text(text)
     source = tmp_path / "slots.c"
     source.write_text(SLOTS)
-    stand_ins = ["-nostdlibinc", "-isystem", tmp_path / "include"]
+    stand_ins = ["-nostdlibinc", "-isystem", str(tmp_path / "include")]
     compile_source([command, f"--target={target}", *stand_ins, "-std=c11", *STRICT, OURS, source])

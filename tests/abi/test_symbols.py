@@ -27,27 +27,28 @@ class Library:
 
     def __init__(self, path: Path) -> None:
         with path.open("rb") as file:
-            elf = ELFFile(file)
+            elf: Any = ELFFile(file)
             self.versions = dict(self._versions(elf))
             self.exports = sorted(self._exports(elf))
             dynamic = elf.get_section_by_name(".dynamic")
             assert isinstance(dynamic, DynamicSection)
-            self.soname = next(tag.soname for tag in dynamic.iter_tags("DT_SONAME"))
-            self.needed = [tag.needed for tag in dynamic.iter_tags("DT_NEEDED")]
-            self.runpath = [tag.runpath for tag in dynamic.iter_tags("DT_RUNPATH")]
-            self.flags = next((tag.entry.d_val for tag in dynamic.iter_tags("DT_FLAGS_1")), 0)
-            self.text_relocations = any(True for _ in dynamic.iter_tags("DT_TEXTREL"))
+            tags: Any = dynamic.iter_tags
+            self.soname = next(tag.soname for tag in tags("DT_SONAME"))
+            self.needed = [tag.needed for tag in tags("DT_NEEDED")]
+            self.runpath = [tag.runpath for tag in tags("DT_RUNPATH")]
+            self.flags = next((tag.entry.d_val for tag in tags("DT_FLAGS_1")), 0)
+            self.text_relocations = any(True for _ in tags("DT_TEXTREL"))
             stack = next(segment for segment in elf.iter_segments("PT_GNU_STACK"))
             self.executable_stack = bool(stack.header.p_flags & 1)
 
     @staticmethod
-    def _versions(elf: ELFFile) -> Any:
+    def _versions(elf: Any) -> Any:
         """Index and name of every version that the library defines."""
         for definition, names in elf.get_section_by_name(".gnu.version_d").iter_versions():
             if not definition["vd_flags"] & 1:  # VER_FLG_BASE: the library's own name
                 yield definition["vd_ndx"], next(names).name
 
-    def _exports(self, elf: ELFFile) -> Any:
+    def _exports(self, elf: Any) -> Any:
         indices = elf.get_section_by_name(".gnu.version")
         for number, symbol in enumerate(elf.get_section_by_name(".dynsym").iter_symbols()):
             if symbol["st_shndx"] in ("SHN_UNDEF", "SHN_ABS"):  # imported, or the name of a version
@@ -112,7 +113,7 @@ def test_interposer_exports_its_map_without_versions(build_dir: Path, soname: st
         pytest.skip(f"n/a: {soname} is not built for this machine")
     listed = (ROOT / "compat" / INTERPOSERS[soname]).read_text()
     expected = re.findall(r"^\t\t(\w+);$", listed, re.MULTILINE)
-    command = ["nm", "--dynamic", "--defined-only", "--format=posix", build_dir / "lib" / soname]
+    command = ["nm", "--dynamic", "--defined-only", "--format=posix", str(build_dir / "lib" / soname)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert sorted(line.split()[0] for line in printed.splitlines()) == sorted(expected)
 

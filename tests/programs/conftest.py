@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import filesystems
+import needs
 import pytest
+import sides
+import table
 
 HERE = Path(__file__).resolve().parent
-for directory in (HERE, HERE.parent / "support", HERE.parents[1]):
-    if str(directory) not in sys.path:
-        sys.path.insert(0, str(directory))
-
-import filesystems  # noqa: E402 - found through the lines above
-import needs  # noqa: E402
-import sides  # noqa: E402
-import table  # noqa: E402
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

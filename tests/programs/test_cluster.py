@@ -74,8 +74,8 @@ def test_ocfs2_is_sound(side: sides.Side, kernel: sides.Side, tmpfs: Path) -> No
     with image.open("wb") as file:
         file.truncate(300 << 20)
     make = [needs.program("mkfs.ocfs2", "ocfs2-tools"), "-q", "-F", "-M", "local", "-N", "2", "--fs-features=local"]
-    side.run([*make, image]).check()
-    check = [needs.program("fsck.ocfs2", "ocfs2-tools"), "-f", "-n", image]
+    side.run([*make, str(image)]).check()
+    check = [needs.program("fsck.ocfs2", "ocfs2-tools"), "-f", "-n", str(image)]
     ran = side.run(check).check()
     assert (submitted(ran) > 0) == side.is_shim
     assert "All passes succeeded" in ran.stdout

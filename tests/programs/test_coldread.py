@@ -79,9 +79,9 @@ def test_fio_verifies_without_kernel_aio(shim: sides.Side, refuse: Path, ext4: P
 def demo(directory: Path, *before: str | Path) -> subprocess.CompletedProcess[str]:
     words = [
         sys.executable,
-        sides.ROOT / "bench" / "demo.py",
+        str(sides.ROOT / "bench" / "demo.py"),
         "--directory",
-        directory,
+        str(directory),
         "--size",
         "64",
         "--rounds",

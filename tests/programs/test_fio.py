@@ -180,7 +180,12 @@ def test_idle_queues_own_no_descriptor(kernel: sides.Side, shim: sides.Side, tmp
         try:
             sides.wait_until(lambda: any("/job.0.0" in line for line in descriptors(process.pid)))
             seen: list[set[str]] = []
-            sides.wait_until(lambda: seen.append(kinds(process.pid)) or len(seen) >= 50)
+
+            def look() -> bool:
+                seen.append(kinds(process.pid))
+                return len(seen) >= 50
+
+            sides.wait_until(look)
             return seen
         finally:
             process.kill()

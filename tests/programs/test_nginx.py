@@ -59,7 +59,7 @@ def serving(side: sides.Side, nginx: str, home: Path) -> Iterator[list[int]]:
     places = [f"{name}_temp_path {name};" for name in OPTIONAL if f"--without-http_{name}_module" not in built]
     text = CONFIGURATION.format(user="root", places=" ".join(places), direct=ports[0], buffered=ports[1])
     (home / "nginx.conf").write_text(text)
-    command = [nginx, "-p", home, "-c", "nginx.conf", "-e", "log", "-g", "daemon off;"]
+    command = [nginx, "-p", str(home), "-c", "nginx.conf", "-e", "log", "-g", "daemon off;"]
     process = side.start(command)
     try:
         sides.wait_until(lambda: (home / "pid").exists() or process.poll() is not None)

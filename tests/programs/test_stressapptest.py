@@ -22,7 +22,7 @@ def disk(ext4: Path) -> Path:
 
 def run(side: sides.Side, disk: Path) -> sides.Ran:
     """It writes patterns to the file, reads them back and compares."""
-    command = ["stressapptest", "-s", str(SECONDS), "-M", "16", "-m", "1", "-d", disk, "--destructive"]
+    command = ["stressapptest", "-s", str(SECONDS), "-M", "16", "-m", "1", "-d", str(disk), "--destructive"]
     return side.run([*command, "--read-block-size", "4096", "--write-block-size", "4096"]).check()
 
 

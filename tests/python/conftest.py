@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import conformance
 import filesystems
 import pytest
-
-BLOCK = 4096
+from python_tests import BLOCK, Stall
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -42,50 +39,6 @@ def fd(path: Path) -> Iterator[int]:
     os.close(number)
 
 
-class Stall:
-    """A file system that keeps requests waiting between `hold` and `release`: what runs there, runs on."""
-
-    def __init__(self, mount: Path) -> None:
-        self._control = mount / ".control"
-        self.path = mount / "file"
-
-    def hold(self) -> None:
-        self._control.write_bytes(b"hold")
-
-    def release(self) -> None:
-        self._control.write_bytes(b"release")
-
-    @contextmanager
-    def holding(self) -> Iterator[None]:
-        """Holds until the end of the block, however it ends: inside a ``with Context()``, whose end waits."""
-        self.hold()
-        try:
-            yield
-        finally:
-            self.release()
-
-    def held(self) -> int:
-        return int(self._control.read_text().split()[0])
-
-    def wait_until_held(self, count: int) -> None:
-        """Returns when that many requests have reached the device."""
-        wait_until(lambda: self.held() >= count)
-
-
-@contextmanager
-def raises_errno(*codes: int) -> Iterator[None]:
-    """The block raises OSError with one of these numbers."""
-    with pytest.raises(OSError) as caught:  # noqa: PT011  (what matters is the number)
-        yield
-    assert caught.value.errno in codes
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Returns when the condition holds; the test's own time-out is the limit."""
-    while not condition():
-        time.sleep(0.001)
-
-
 @pytest.fixture(scope="session")
 def _mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[filesystems.Mounts]:
     with filesystems.mounted(tmp_path_factory.mktemp("mounts"), conformance.build_stallfs) as made:
@@ -113,15 +66,3 @@ def stalled_fd(stall: Stall) -> Iterator[int]:
     yield number
     stall.release()
     os.close(number)
-
-
-def in_child(work: Callable[[], int]) -> int:
-    """The exit status of a forked child that runs work."""
-    pid = os.fork()
-    if pid == 0:
-        status = 99
-        try:
-            status = work()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

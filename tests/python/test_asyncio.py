@@ -17,7 +17,7 @@ from random import Random
 from typing import Any, TypeVar
 
 import pytest
-from conftest import BLOCK, Stall, in_child, raises_errno
+from python_tests import BLOCK, Stall, in_child, raises_errno
 
 from libaio_shim import AlignedBuffer, stats
 from libaio_shim.asyncio import AsyncContext, _context, _core
@@ -36,7 +36,8 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run[Any]]:
         loop = asyncio.new_event_loop()
 
     def run(coroutine: Coroutine[Any, Any, T]) -> T:
-        return loop.run_until_complete(asyncio.wait_for(coroutine, 60))
+        result: T = loop.run_until_complete(asyncio.wait_for(coroutine, 60))
+        return result
 
     yield run
     loop.run_until_complete(loop.shutdown_default_executor())
@@ -633,10 +634,10 @@ def test_mistakes_are_told_the_same_when_requests_queue(run: Run[Any], stall: St
                 await until(lambda: ctx.in_flight == 1)
                 for arguments in ((fd, 1, "x"), (fd, 1, 1.5), (fd, 1, None)):
                     with pytest.raises(TypeError, match="offset must be an int"):
-                        await ctx.read(*arguments)  # type: ignore[arg-type]
+                        await ctx.read(*arguments)
                 for arguments in ((fd, 1, 1 << 63), (1 << 33, 1, 0)):
                     with pytest.raises(OverflowError, match="out of range"):
-                        await ctx.read(*arguments)  # type: ignore[arg-type]
+                        await ctx.read(*arguments)
                 assert ctx.waiting == 0
             assert await first == b"AAAA"
 

@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import BLOCK, Stall, in_child, raises_errno
+from python_tests import BLOCK, Stall, in_child, raises_errno
 
 from libaio_shim import Batch
 

@@ -13,11 +13,12 @@ import sys
 import warnings
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BLOCK, raises_errno
+from python_tests import BLOCK, raises_errno
 
 import libaio_shim.caio
 from libaio_shim import stats
@@ -131,8 +132,8 @@ def test_aiofile_copies_a_gibibyte(tmp_path: Path) -> None:
 
     asyncio.run(main())
     copied = hashlib.blake2b()
-    with target.open("rb") as file:
-        while block := file.read(1 << 20):
+    with target.open("rb") as copy:
+        while block := copy.read(1 << 20):
             copied.update(block)
     source.unlink()
     target.unlink()
@@ -149,7 +150,7 @@ def test_operations_and_callbacks(fd: int, payload: bytes) -> None:
     bad = Operation.read(10, fd, 0)
     results: dict[str, int] = {}
     for name, operation in (("read", read), ("write", write)):
-        assert operation.set_callback(lambda result, name=name: results.__setitem__(name, result))
+        assert operation.set_callback(partial(results.__setitem__, name))
     assert (read.fileno, read.offset, read.nbytes, write.priority) == (fd, BLOCK, BLOCK, 3)
     assert write.payload == b"written"
     assert context.submit(read, write) == 2
@@ -174,7 +175,8 @@ def test_operations_and_callbacks(fd: int, payload: bytes) -> None:
     failing = Operation.read(10, -1, 0)
     with raises_errno(errno.EBADF):
         context.submit(failing)
-    for wrong in (lambda: context.submit("x"), lambda: bad.set_callback(1), lambda: Operation.write("x", fd, 0)):
+    text: Any = "x"
+    for wrong in (lambda: context.submit(text), lambda: bad.set_callback(text), lambda: Operation.write(text, fd, 0)):
         with pytest.raises(ValueError, match=r"must|Invalid"):
             wrong()
     context.close()
@@ -248,7 +250,7 @@ def test_a_forgotten_low_level_context_says_nothing(fd: int) -> None:
     """caio's has no close(): nobody is to blame.  Operations with callbacks that know them are collected."""
     context = libaio_shim.caio.Context(8)
     operation = libaio_shim.caio.Operation.read(1, fd, 0)
-    operation.set_callback(lambda result, operation=operation: operation)
+    operation.set_callback(partial(print, operation))
     gone = weakref.ref(operation)
     context.submit(operation)
     with warnings.catch_warnings(record=True) as caught:

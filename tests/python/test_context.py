@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BLOCK, Stall, raises_errno, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from python_tests import BLOCK, Stall, raises_errno, wait_until
 
 from libaio_shim import (
     AlignedBuffer,
@@ -209,9 +209,10 @@ def test_what_was_never_set_up_needs_no_end() -> None:
     reported: list[Any] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "unraisablehook", reported.append)
-        for kind in (Context, AsyncContext, Batch):
+        kinds: tuple[Any, ...] = (Context, AsyncContext, Batch)
+        for kind in kinds:
             with pytest.raises(TypeError, match="nope"):
-                kind(nope=1)  # type: ignore[operator]
+                kind(nope=1)
         gc.collect()
     assert not reported
 
@@ -558,9 +559,10 @@ def test_any_number_of_events_may_be_asked_for(fd: int) -> None:
         for nr in (1 << 31, sys.maxsize, 1 << 70):
             context.submit(prep_pread(fd, bytearray(1), 0))
             assert len(context.getevents(1, nr)) == 1
-        for numbers in ((1.5,), ("1",), (0, 1.5), (0, None, "x")):
+        wrong: tuple[tuple[Any, ...], ...] = ((1.5,), ("1",), (0, 1.5), (0, None, "x"))
+        for numbers in wrong:
             with pytest.raises(TypeError):
-                context.getevents(*numbers)  # type: ignore[arg-type]
+                context.getevents(*numbers)
 
 
 def test_a_signal_interrupts_only_if_its_handler_raises(stall: Stall, stalled_fd: int) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import BLOCK, Stall, raises_errno
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from python_tests import BLOCK, Stall, raises_errno
 
 import libaio_shim.asyncio as las
 from libaio_shim import stats
@@ -107,7 +107,7 @@ def test_modes_mean_what_they_mean(tmp_path: Path) -> None:
             with pytest.raises(ValueError, match="invalid mode"):
                 las.open(path, mode)
         with pytest.raises(ValueError, match="binary mode"):
-            las.open(path, "rb", encoding="utf-8")  # type: ignore[call-overload]
+            las.open(path, "rb", encoding="utf-8")
         with pytest.raises(ValueError, match="newline"):
             await las.open(path, newline="x")
         with pytest.raises(LookupError):
@@ -797,9 +797,9 @@ def test_binary_files_do_as_io_does(content: str, steps: list[Any], mode: str, b
                     elif name == "readall":
                         assert await file.readall() == model.read()
                     else:
-                        arguments = () if argument is None else (argument,)
-                        expected = outcome(getattr(model, name), *arguments)
-                        assert await outcome_of(getattr(file, name), *arguments) == expected, name
+                        given = () if argument is None else (argument,)
+                        expected = outcome(getattr(model, name), *given)
+                        assert await outcome_of(getattr(file, name), *given) == expected, name
                     model.flush()
                     assert await file.tell() == model.tell(), name
 

@@ -110,7 +110,7 @@ def test_installed_command_puts_a_program_on_the_shim(venv: Path, tmp_path: Path
     """Compiled with the installed header, linked with the installed library, run by the installed command."""
     (package,) = venv.glob("lib/python*/site-packages/libaio_shim")
     lib = package / "lib"
-    compile_it = ["cc", f"-I{package / 'include'}", "-DLINKED", HERE / "aiouser.c", lib / "libaio.so.1"]
+    compile_it = ["cc", f"-I{package / 'include'}", "-DLINKED", str(HERE / "aiouser.c"), str(lib / "libaio.so.1")]
     succeed(*compile_it, f"-Wl,-rpath-link,{lib}", "-o", "user", cwd=tmp_path)
     path = {"PATH": f"{venv / 'bin'}:{os.environ['PATH']}"}
     succeed(*how, "run", "--stats=stats", "./user", cwd=tmp_path, more=path)

@@ -55,7 +55,7 @@ def compiled(build_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
         key = (source, *options)
         if key not in done:
             output = directory / f"{Path(source).stem}-{len(done)}"
-            command = ["cc", f"-I{ROOT / 'include'}", "-o", output, HERE / source, *options]
+            command = ["cc", f"-I{ROOT / 'include'}", "-o", str(output), str(HERE / source), *options]
             subprocess.run(command, check=True)
             done[key] = output
         return done[key]
@@ -169,7 +169,7 @@ def test_stats_go_to_standard_error_by_default(run: Run, build_dir: Path, compil
 
 def stats_to(stderr: int, build_dir: Path, program: Path) -> subprocess.CompletedProcess[bytes]:
     """Runs a program that uses AIO, with its report on this descriptor."""
-    command = [build_dir / "bin" / "libaio-shim", "run", "--stats", "--", program]
+    command = [str(build_dir / "bin" / "libaio-shim"), "run", "--stats", "--", str(program)]
     return subprocess.run(command, env=clean_environment(), stderr=stderr, timeout=60, check=False)
 
 

@@ -15,9 +15,10 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import BLOCK, Stall, in_child
+from python_tests import BLOCK, Stall, in_child
 
 from libaio_shim import Batch, Context, prep_poll, prep_pread
 from libaio_shim.asyncio import AsyncContext
@@ -85,7 +86,7 @@ def child_of_multiprocessing(path: str, results: multiprocessing.Queue[bytes]) -
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_multiprocessing_works(method: str, path: Path, fd: int) -> None:
     """However the worker is started, while the parent has a context with an event in it."""
-    ways = multiprocessing.get_context(method)
+    ways: Any = multiprocessing.get_context(method)
     results: multiprocessing.Queue[bytes] = ways.Queue()
     with Context(2) as context:
         context.submit(prep_pread(fd, bytearray(1), 0))

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import pytest
-from conftest import BLOCK, Stall, raises_errno
+from python_tests import BLOCK, Stall, raises_errno
 
 from libaio_shim.asyncio import AsyncContext
 

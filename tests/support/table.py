@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -75,8 +76,8 @@ def words(item: pytest.Item) -> dict[str, str]:
     return {**mark.kwargs, "side": str(side)}
 
 
-def add_outcome(said: dict[str, str], outcome: str) -> None:
-    """Counts one test."""
+def add_outcome(said: Any, outcome: str) -> None:
+    """Counts one test.  said: what `words` gave, as pytest hands it on."""
     new = Row(said["program"], said["version"], said["command"], said["exercises"])
     row = _rows.setdefault(f"{new.program} {new.command}", new)
     row.outcomes.setdefault(said["side"], []).append(outcome)
