@@ -7,4 +7,4 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from libaio_shim.bench.cli import main
 
-raise SystemExit(main())
+raise SystemExit(main(sys.argv[1:]))

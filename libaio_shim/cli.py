@@ -35,8 +35,6 @@ def original_environment(environment: Mapping[str, str]) -> dict[str, str]:
 def exec_launcher(arguments: Sequence[str]) -> NoReturn:
     """Becomes the shell launcher, and leaves nothing of Python behind in what the program inherits."""
     launcher = _places.launcher()
-    for changed_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(changed_by_python, signal.SIG_DFL)
     try:
         os.execve(launcher, [str(launcher), *arguments], original_environment(os.environ))  # noqa: S606 - no shell
     except OSError as error:
@@ -47,6 +45,9 @@ def exec_launcher(arguments: Sequence[str]) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one subcommand and returns its exit status; ``run`` does not return."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # No program shall inherit that they are ignored, and a command whose output nobody reads ends without a traceback.
+    for changed_by_python in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(changed_by_python, signal.SIG_DFL)
     module = COMMANDS.get(words[0]) if words else None
     if module is None:
         exec_launcher(words)

@@ -15,9 +15,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-PACKAGE = Path(__file__).resolve().parents[1]
+from libaio_shim import _places
+
 SOURCES = Path(__file__).resolve().parent / "src"
-CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "csrc").is_dir() else None
 
 AIOLOAD = tuple(SOURCES / name for name in ("aioload.c", "hist.c", "io.c", "wait.c"))
 SLOWFS = (SOURCES / "slowfs.c",)
@@ -27,34 +27,20 @@ class BuildError(Exception):
     """Something that the benchmark needs is not there; the message says what and how to get it."""
 
 
-def build_directory() -> Path:
-    """The checkout's build directory, which `make BUILD=...` passes on in LIBAIO_SHIM_BUILD."""
-    return Path(os.environ.get("LIBAIO_SHIM_BUILD", (CHECKOUT or PACKAGE) / "build")).resolve()
-
-
 def tools_directory() -> Path:
-    if CHECKOUT:
-        return build_directory() / "bench"
+    """Where compiled programs are kept: in a checkout's build, else in the user's cache."""
+    if _places.home() != _places.PACKAGE:
+        return _places.home() / "bench"
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache) / "libaio-shim" / "bench"
 
 
 def launcher() -> Path:
     """The shell launcher: of the checkout's build, or installed inside the package."""
-    candidates = [PACKAGE / "bin" / "libaio-shim"]
-    if CHECKOUT:
-        candidates.insert(0, build_directory() / "bin" / "libaio-shim")
-    for path in candidates:
-        if path.exists():
-            return path
-    raise BuildError(f"no {candidates[0]}: run `make build` first")
-
-
-def _include_options() -> list[str]:
-    places = [PACKAGE / "include"]
-    if CHECKOUT:
-        places.insert(0, CHECKOUT / "include")
-    return [f"-I{place}" for place in places if (place / "libaio.h").exists()]
+    path = _places.launcher()
+    if not path.exists():
+        raise BuildError(f"no {path}: run `make build` first")
+    return path
 
 
 @functools.cache
@@ -72,7 +58,8 @@ def _compile(output_name: str, sources: tuple[Path, ...], options: tuple[str, ..
         raise BuildError(f"the load generator is compiled on demand and there is no C compiler ({cc[0]})")
     directory.mkdir(parents=True, exist_ok=True)
     fresh = directory / f".{output_name}.{os.getpid()}"
-    command = [*cc, "-std=c11", "-O2", *_include_options(), "-o", str(fresh), *map(str, sources), *options, "-pthread"]
+    command = [*cc, "-std=c11", "-O2", f"-I{_places.headers()}", "-o", str(fresh)]
+    command += [*map(str, sources), *options, "-pthread"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - our own sources
     if done.returncode:
         raise BuildError(f"{shlex.join(command)}\n{done.stderr}")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import importlib.util
 import stat
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 from libaio_shim.bench import build, engines, report
 from libaio_shim.bench.cases import CASES, Case
@@ -21,8 +23,13 @@ DEFAULT_ROUNDS = 5
 DEFAULT_SECONDS = 1.0
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """For the `bench` subcommand of libaio-shim, and for `python -m libaio_shim.bench`."""
+def wrong(message: str) -> NoReturn:
+    """Ends the command, which could not do what was asked for."""
+    raise SystemExit(f"libaio-shim: bench: {message}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="libaio-shim bench", description=__doc__)
     parser.add_argument(
         "path",
         nargs="?",
@@ -42,6 +49,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="F", help="write everything to F")
     parser.add_argument("--plot", type=Path, metavar="F", help="draw F (.png or .svg); needs matplotlib")
     parser.add_argument("--list", action="store_true", help="list cases and engines, run nothing")
+    return parser
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """What would otherwise be found out after minutes of measuring."""
+    if arguments.rounds is not None and arguments.rounds < 1:
+        wrong(f"--rounds {arguments.rounds}: at least one round is needed")
+    if arguments.seconds is not None and not 0 < arguments.seconds < 3600:
+        wrong(f"--seconds {arguments.seconds:g}: more than nothing, and less than an hour")
+    if arguments.plot and arguments.plot.suffix not in (".png", ".svg"):
+        wrong("--plot draws .png and .svg")
+    if arguments.plot and not importlib.util.find_spec("matplotlib"):
+        wrong("--plot needs matplotlib (pip install matplotlib)")
+    for file in filter(None, (arguments.json, arguments.plot)):
+        if file.is_dir() or not file.parent.is_dir():
+            wrong(f"{file}: no such file can be made")
 
 
 def choose_cases(arguments: argparse.Namespace) -> list[Case]:
@@ -49,7 +72,7 @@ def choose_cases(arguments: argparse.Namespace) -> list[Case]:
     if arguments.case:
         for pattern in arguments.case:
             if not fnmatch.filter(CASES, pattern):
-                raise SystemExit(f"no case fits {pattern!r}; --list shows them")
+                wrong(f"no case fits {pattern!r}; --list shows them")
         return [case for name, case in CASES.items() if any(fnmatch.fnmatch(name, p) for p in arguments.case)]
     if arguments.all:
         return list(CASES.values())
@@ -61,6 +84,19 @@ def reads_of(cases: Sequence[Case], size: int) -> list[Case]:
     """Those cases that only read one file on the disk, fitted to a file of that size."""
     readers = [case for case in cases if case.place == "disk" and case.load.mode == "io" and not case.load.write]
     return [replace(case, load=replace(case.load, size=min(case.load.size, size))) for case in readers]
+
+
+def _size_of(path: Path) -> int:
+    """Of a file or device that is to be read.  Raises SystemExit for what cannot be."""
+    try:
+        mode = path.stat().st_mode
+        with path.open("rb") as opened:
+            size = opened.seek(0, 2)
+    except OSError as error:
+        wrong(f"{path}: {error.strerror}")
+    if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)) or size < 1 << 20:
+        wrong(f"{path} is neither a directory, nor a file or device of at least 1 MiB")
+    return size
 
 
 def _list() -> None:
@@ -76,7 +112,7 @@ def _choose_engines(arguments: argparse.Namespace) -> list[str]:
         names = [*names, *(name for name in ENGINES if name.startswith("shim:") and name not in names)]
     for name in names:
         if name not in ENGINES:
-            raise SystemExit(f"no engine {name!r}; there are {' '.join(ENGINES)}")
+            wrong(f"no engine {name!r}; there are {' '.join(ENGINES)}")
     return names
 
 
@@ -111,8 +147,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         _list()
         return 0
-    if arguments.plot and arguments.plot.suffix not in (".png", ".svg"):
-        raise SystemExit("--plot draws .png and .svg")
+    _check(arguments)
     cases, names = choose_cases(arguments), _choose_engines(arguments)
     rounds = arguments.rounds or (3 if arguments.quick else DEFAULT_ROUNDS)
     seconds = arguments.seconds or (0.3 if arguments.quick else DEFAULT_SECONDS)
@@ -125,13 +160,8 @@ def run(arguments: argparse.Namespace) -> int:
     path: Path | None = arguments.path
     file = None
     if path and not path.is_dir():
-        mode = path.stat().st_mode
-        with path.open("rb") as opened:
-            size = opened.seek(0, 2)
-        if not (stat.S_ISREG(mode) or stat.S_ISBLK(mode)) or size < 1 << 20:
-            raise SystemExit(f"{path} is neither a directory, nor a file or device of at least 1 MiB")
+        cases = reads_of(cases, _size_of(path))
         file, path = path, None
-        cases = reads_of(cases, size)
 
     results: list[CaseResult] = []
     incomplete = False
@@ -163,8 +193,7 @@ def run(arguments: argparse.Namespace) -> int:
                 incomplete |= any(name not in result.samples for name in names if ENGINES[name].own)
                 results.append(result)
     except build.BuildError as error:
-        print(error, file=sys.stderr)
-        return 1
+        wrong(str(error))
     except KeyboardInterrupt:
         progress.clear()
         print("interrupted: what follows covers the cases that were finished", file=sys.stderr)
@@ -172,12 +201,8 @@ def run(arguments: argparse.Namespace) -> int:
     summary(results)
     if arguments.json:
         report.write_json(arguments.json, results, {"rounds": rounds, "seconds": seconds, "quick": arguments.quick})
-    if arguments.plot:
-        try:
-            report.plot(arguments.plot, results)
-        except ImportError:
-            print("--plot needs matplotlib: pip install 'libaio-shim[plot]'", file=sys.stderr)
-            return 1
+    if arguments.plot and not report.plot(arguments.plot, results):
+        wrong("nothing to plot: no case ran on both the shim and its baseline")
     return int(incomplete)
 
 
@@ -193,7 +218,6 @@ def summary(results: Sequence[CaseResult]) -> None:
         report.show_table("targets", report.SUMMARY, rows)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="libaio-shim bench", description=__doc__)
-    add_arguments(parser)
-    return run(parser.parse_args(argv))
+def main(arguments: Sequence[str]) -> int:
+    """Returns the exit status."""
+    return run(_parser().parse_args(arguments))

@@ -201,8 +201,8 @@ def write_json(path: Path, results: Sequence[CaseResult], settings: dict[str, An
     path.write_text(json.dumps(as_json(results, settings), indent=1) + "\n")
 
 
-def plot(path: Path, results: Sequence[CaseResult]) -> None:
-    """Ratios with their spread and targets on the left, p99 of io_submit on the right."""
+def plot(path: Path, results: Sequence[CaseResult]) -> bool:
+    """Ratios with their spread and targets on the left, p99 of io_submit on the right.  False if there are none."""
     import matplotlib as mpl  # an optional extra: only who asks for a plot needs it
 
     mpl.use("Agg")
@@ -210,7 +210,7 @@ def plot(path: Path, results: Sequence[CaseResult]) -> None:
 
     shown = [result for result in results if result.ratios("shim")]
     if not shown:
-        raise ValueError("nothing to plot: no case ran on both the shim and its baseline")
+        return False
     shown.reverse()
     positions = range(len(shown))
     figure, (left, right) = pyplot.subplots(
@@ -241,3 +241,4 @@ def plot(path: Path, results: Sequence[CaseResult]) -> None:
     right.legend()
     figure.savefig(path)
     pyplot.close(figure)
+    return True

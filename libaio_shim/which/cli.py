@@ -96,7 +96,7 @@ def main(arguments: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "elftools":
             raise
-        print("libaio-shim: which needs pyelftools (pip install 'libaio-shim[which]')", file=sys.stderr)
+        print("libaio-shim: which: needs pyelftools (pip install pyelftools)", file=sys.stderr)
         return 125
     try:
         found = verdict.judge(options.program)

@@ -176,7 +176,7 @@ def _interpreter(path: Path) -> str | None:
 def find_program(name: str) -> Path | None:
     """The file that exec of this name would take."""
     if "/" in name:
-        return Path(name) if Path(name).is_file() else None
+        return Path(name) if Path(name).exists() else None
     for directory in os.environ.get("PATH", os.defpath).split(":"):
         path = Path(directory or ".") / name
         if path.is_file() and os.access(path, os.X_OK):
@@ -189,7 +189,7 @@ def judge(name: str) -> Verdict:
     found, script = find_program(name), None
     for _ in range(4):
         if found is None:
-            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name or "''")
         interpreter = _interpreter(found)
         if interpreter is None:
             break

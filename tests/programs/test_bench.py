@@ -6,6 +6,8 @@ No speed is asserted: the machine that runs the tests does other things as well.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +17,7 @@ import needs
 import pytest
 import sides
 
+from libaio_shim import _places
 from libaio_shim.bench import build, places
 from libaio_shim.bench.cases import CASES, Case, Load
 from libaio_shim.bench.report import number, verdict
@@ -88,7 +91,7 @@ def bench(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, sides.ROOT / "bench", "--quick", "--seconds=0.1", *arguments],
         cwd=directory,
-        env=build.plain_environment() | {"LIBAIO_SHIM_BUILD": str(build.build_directory())},
+        env=build.plain_environment() | {"LIBAIO_SHIM_BUILD": str(_places.home())},
         capture_output=True,
         text=True,
         check=False,
@@ -119,10 +122,38 @@ def test_a_given_file_is_only_read(kernel: sides.Side, shim: sides.Side, aioload
     assert path.read_bytes() == before
 
 
-def test_unknown_case_is_refused(tmp_path: Path) -> None:
-    done = bench(tmp_path, "--case=nonsense")
-    assert done.returncode == 1
-    assert "no case fits" in done.stderr
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--case=nonsense"], "no case fits"),
+        (["--engine=nonsense"], "no engine"),
+        (["--rounds=0"], "--rounds"),
+        (["--seconds=0"], "--seconds"),
+        (["--seconds=nan"], "--seconds"),
+        (["--json=nowhere/out.json"], "nowhere/out.json"),
+        (["--json=."], "no such file"),
+        (["--plot=out.pdf"], ".svg"),
+        (["nowhere"], "nowhere: No such file or directory"),
+        (["/dev/null"], "neither a directory"),
+    ],
+)
+def test_wrong_use_is_told_at_once(tmp_path: Path, words: list[str], said: str) -> None:
+    """In a line, before anything is measured."""
+    done = bench(tmp_path, *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("libaio-shim: bench: ")
+    assert said in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_list_may_be_cut_short(build_dir: Path) -> None:
+    """As by head: no traceback tells that nobody read the rest."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "libaio_shim", "bench", "--list"]
+    done = subprocess.run(command, cwd=sides.ROOT, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (-signal.SIGPIPE, b"")
 
 
 def test_ratios_pair_rounds() -> None:

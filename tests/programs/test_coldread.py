@@ -11,6 +11,7 @@ import needs
 import pytest
 import sides
 
+from libaio_shim import _places
 from libaio_shim.bench import build, places
 
 PROGRAMS = sides.ROOT / "tests" / "programs"
@@ -89,7 +90,7 @@ def demo(directory: Path, *before: str | Path) -> subprocess.CompletedProcess[st
     ]
     return subprocess.run(
         [*before, *words, "--seconds", "30", "--no-fio"],
-        env=build.plain_environment() | {"LIBAIO_SHIM_BUILD": str(build.build_directory())},
+        env=build.plain_environment() | {"LIBAIO_SHIM_BUILD": str(_places.home())},
         capture_output=True,
         text=True,
         check=False,

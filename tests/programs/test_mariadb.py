@@ -6,6 +6,7 @@ Debian's build prefers io_uring and falls back to libaio where that is refused, 
 from __future__ import annotations
 
 import os
+import pwd
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -41,7 +42,7 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--auth-root-authentication-method=normal",
     ]
     done = subprocess.run(
-        [*words, "--skip-test-db", f"--user={os.environ.get('USER', 'root')}"],
+        [*words, "--skip-test-db", f"--user={pwd.getpwuid(os.geteuid()).pw_name}"],
         env=os.environ | {"TMPDIR": str(directory.parent)},  # a server that starts removes what others have in theirs
         capture_output=True,
         text=True,

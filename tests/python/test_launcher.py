@@ -519,11 +519,23 @@ def test_variables_of_the_caller_hold_without_options(run: Run) -> None:
     [
         *[["--lanes=fast"], ["--lanes="], ["--lanes=head,"], ["--lanes"], ["--inline=maybe"], ["--what"], []],
         *[["--stats="], ["--stats=nowhere/s", "true"], ["--stats=/nowhere/s", "true"], ["--stats=.", "true"]],
+        [""],
     ],
 )
 def test_wrong_use_is_told(run: Run, options: Sequence[str]) -> None:
     """Status 125, as env and timeout do."""
     refused(run(*options), 125)
+
+
+@pytest.mark.parametrize("file", ["mine", "new"])
+def test_stats_file_that_cannot_be_written_is_told(run: Run, tmp_path: Path, file: str) -> None:
+    """The program would end, and no line tell that the shim was there."""
+    (tmp_path / "mine").write_text("")
+    (tmp_path / "mine").chmod(0o400)
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path / "mine", os.W_OK):
+        pytest.skip("n/a: root may write everywhere")
+    refused(run(f"--stats={file}", "true"), 125, "--stats")
 
 
 def test_verbose_says_what_is_set(run: Run) -> None:
@@ -544,10 +556,12 @@ def test_help_and_version(build_dir: Path, kind: str) -> None:
         command = [*command_line(kind, build_dir), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
-    for arguments in (["--help"], ["run", "--help"]):
+    for arguments in (["--help"], ["run", "--help"], ["config", "--help"]):
         done = answer(*arguments)
         assert (done.returncode, done.stderr) == (0, "")
         assert done.stdout.startswith("usage: libaio-shim run")
+        for command in ("run", "which", "config", "bench"):
+            assert f"libaio-shim {command}" in done.stdout
     version = answer("--version").stdout.split()[-1]
     assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text()
     assert answer("frobnicate").returncode == 125

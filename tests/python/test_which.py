@@ -252,6 +252,34 @@ def test_text_says_the_command(build_dir: Path, compiled: Compile) -> None:
     assert (again.returncode, again.stdout) == (0, done.stdout)
 
 
+def test_package_in_the_present_directory_is_not_taken(build_dir: Path, tmp_path: Path) -> None:
+    """The launcher hands over to its own; where the command is started there may be anything."""
+    (tmp_path / "libaio_shim").mkdir()
+    (tmp_path / "libaio_shim" / "__init__.py").write_text("print('another')\n")
+    done = subprocess.run(
+        [build_dir / "bin" / "libaio-shim", "which", "true"],
+        cwd=tmp_path,
+        env=clean_environment(build_dir),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1:]) == (2, ["no AIO found: nothing for the shim to do"])
+
+
+def test_launcher_without_its_package_says_so(build_dir: Path, tmp_path: Path) -> None:
+    """Copied elsewhere it runs programs, and has nobody to hand over to."""
+    for part in ("bin", "lib"):
+        shutil.copytree(build_dir / part, tmp_path / part, symlinks=True)
+    environment = clean_environment(build_dir) | {"PYTHONPATH": ""}
+    for command in ("which", "bench"):
+        done = subprocess.run(
+            [tmp_path / "bin" / "libaio-shim", command], env=environment, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (125, "")
+        assert "Python package" in done.stderr
+
+
 def test_missing_library_is_told(which: Which, compiled: Compile, tmp_path: Path) -> None:
     """What was not found was not looked at."""
     source = tmp_path / "empty.c"
@@ -274,6 +302,8 @@ def test_what_is_no_program_is_told(build_dir: Path, tmp_path: Path) -> None:
     damaged.chmod(0o755)
     for words, status in (
         (["no-such-program"], 127),
+        ([""], 127),
+        ([tmp_path], 126),
         ([data], 126),
         ([damaged], 126),
         ([], 125),
