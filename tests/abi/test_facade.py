@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
+import case_program
 import conformance
-import needs
 import pytest
 
 SOURCE = Path(__file__).with_name("facade.c")
@@ -24,22 +22,5 @@ VARIANTS = {
 def test_facade(build_dir: Path, tmp_path: Path, variant: str, case: str) -> None:
     """One case of facade.c in a process of its own."""
     how = VARIANTS[variant]
-    if how.build == "plain":
-        needs.system_libaio()
-    if how.implementation == "kernel" and not conformance.kernel_has_aio():
-        pytest.skip("n/a: this kernel or sandbox gives no AIO to compare with")
-    program = conformance.build_program(SOURCE, how.build)
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("LD_PRELOAD", "LIBAIO_SHIM"))}
-    done = subprocess.run(
-        [program, case],
-        cwd=tmp_path,
-        env=clean | how.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    if done.returncode == 77:
-        pytest.skip(done.stdout.strip())
-    assert done.returncode == 0, done.stdout
+    conformance.need(how)
+    case_program.run([conformance.build_program(SOURCE, how.build), case], tmp_path, how.environment())

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import case_program
 import conformance
 import needs
 import pytest
@@ -25,10 +26,6 @@ VARIANTS = {
 BLOCKS = b"".join(bytes([65 + block % 26]) * 65536 for block in range(64))
 
 Compile = Callable[..., Path]
-
-
-def clean_environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith(("LD_PRELOAD", "LIBAIO_SHIM"))}
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +53,7 @@ def run_on_shim(
     return subprocess.run(
         [build_dir / "bin" / "libaio-shim", "run", "--stats=stats", *options, "--", *command],
         cwd=directory,
-        env=clean_environment() | (env or {}),
+        env=case_program.clean_environment() | (env or {}),
         capture_output=True,
         text=True,
         timeout=60,
@@ -73,23 +70,8 @@ def stats_lines(directory: Path) -> list[dict[str, int]]:
 def test_syscall(build_dir: Path, tmp_path: Path, variant: str, case: str) -> None:
     """One case of syscall.c in a process of its own."""
     how = VARIANTS[variant]
-    if how.build == "plain":
-        needs.system_libaio()
-    if how.implementation == "kernel" and not conformance.kernel_has_aio():
-        pytest.skip("n/a: this kernel or sandbox gives no AIO to compare with")
-    done = subprocess.run(
-        [conformance.build_program(SOURCE, how.build), case],
-        cwd=tmp_path,
-        env=clean_environment() | how.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    if done.returncode == 77:
-        pytest.skip(done.stdout.strip())
-    assert done.returncode == 0, done.stdout
+    conformance.need(how)
+    case_program.run([conformance.build_program(SOURCE, how.build), case], tmp_path, how.environment())
 
 
 def test_calls_of_constructors_are_answered(build_dir: Path, compiled: Compile, tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import subprocess
 from pathlib import Path
 
+import case_program
 import conformance
 import needs
 import pytest
@@ -39,25 +39,10 @@ def test_trap(build_dir: Path, tmp_path: Path, far: Path, variant: str, case: st
     how = VARIANTS[variant]
     if platform.machine() != "x86_64":
         pytest.skip("n/a: --trap is for x86-64")
-    needs.system_libaio()
-    if how.implementation == "kernel" and not conformance.kernel_has_aio():
-        pytest.skip("n/a: this kernel or sandbox gives no AIO to compare with")
+    conformance.need(how)
     if how.implementation == "shim":
         needs.syscall_user_dispatch()
     environment = how.environment()
     if variant == "trap_far":
         environment["LD_PRELOAD"] = f"{far}:{environment['LD_PRELOAD']}"
-    clean = {key: value for key, value in os.environ.items() if not key.startswith(("LD_PRELOAD", "LIBAIO_SHIM"))}
-    done = subprocess.run(
-        [conformance.build_program(SOURCE, how.build), case],
-        cwd=tmp_path,
-        env=clean | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    if done.returncode == 77:
-        pytest.skip(done.stdout.strip())
-    assert done.returncode == 0, done.stdout
+    case_program.run([conformance.build_program(SOURCE, how.build), case], tmp_path, environment)

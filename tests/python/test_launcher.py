@@ -22,6 +22,7 @@ from typing import Any
 
 import needs
 import pytest
+from case_program import clean_environment
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
@@ -29,10 +30,6 @@ SONAMES = ("libaio.so.1", "libaio.so.1t64")
 PRELOADED = (*SONAMES, "libaio_syscall.so")
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-
-
-def clean_environment() -> dict[str, str]:
-    return {key: value for key, value in os.environ.items() if not key.startswith(("LD_PRELOAD", "LIBAIO_SHIM"))}
 
 
 def command_line(kind: str, build_dir: Path) -> list[str]:

@@ -68,6 +68,16 @@ VARIANTS = (
 )
 
 
+def need(variant: Variant) -> None:
+    """Skips the test if this machine cannot run that variant."""
+    if variant.build == "plain":
+        needs.system_libaio()
+    if variant.implementation == "kernel" and not kernel_has_aio():
+        pytest.skip("the kernel gives no AIO here (a kernel with CONFIG_AIO, outside a sandbox that forbids io_setup)")
+    if variant.implementation == "shim" and not (BUILD / "lib" / "libaio.so.1").exists():
+        pytest.skip("the shim is not built (make build)")
+
+
 def programs() -> list[Path]:
     """All conformance programs, by source file."""
     return sorted(SOURCES.glob("*.c"))

@@ -12,18 +12,17 @@ import functools
 import os
 import re
 import shlex
-import signal
 import subprocess
 import tempfile
 from pathlib import Path
 
+import case_program
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = Path(os.environ.get("LIBAIO_SHIM_BUILD") or ROOT / "build").resolve()
 # Longer runs are asked for in milliseconds of stress, or in rounds of fuzzing.
 TIMEOUT_S = 60 + int(os.environ.get("LAS_STRESS_MS", "0")) // 500 + int(os.environ.get("LAS_FUZZ_ROUNDS", "0")) // 100
-SKIPPED = 77
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,18 +112,6 @@ def build(kind: Build) -> None:
         pytest.fail(f"{shlex.join(command)}\n{done.stdout[-2000:]}\n{done.stderr[-6000:]}", pytrace=False)
 
 
-def where_it_hangs(pid: int) -> str:
-    """What each thread of a stuck process is doing, for the report."""
-    lines = []
-    for task in Path(f"/proc/{pid}/task").glob("*"):
-        try:
-            words = [(task / name).read_text().strip() for name in ("comm", "wchan", "syscall")]
-        except OSError:
-            continue
-        lines.append(f"  {task.name}: {' | '.join(words)}")
-    return "\n".join(lines)
-
-
 def run(kind: Build, case: Case, directory: Path, extra: dict[str, str] | None = None) -> None:
     """Builds, runs the case there, and says what came of it."""
     reason = kind.lacks()
@@ -132,28 +119,4 @@ def run(kind: Build, case: Case, directory: Path, extra: dict[str, str] | None =
         pytest.skip(reason)
     build(kind)
     program = kind.directory / case.source.relative_to(ROOT).with_suffix("")
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("LD_PRELOAD", "LIBAIO_SHIM"))}
-    environment |= dict(kind.environment) | (extra or {})
-    process = subprocess.Popen(
-        [program, case.name],
-        cwd=directory,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        where = where_it_hangs(process.pid)
-        os.killpg(process.pid, signal.SIGKILL)
-        output, _ = process.communicate()
-        pytest.fail(f"still running after {TIMEOUT_S} s:\n{where}\n{output.decode(errors='replace')}", pytrace=False)
-    text = output.decode(errors="replace")
-    if process.returncode == SKIPPED:
-        pytest.skip(text.strip())
-    if process.returncode:
-        code = process.returncode
-        ended = f"exit {code}" if code > 0 else f"signal {signal.Signals(-code).name}"
-        pytest.fail(f"{program.name} {case.name}: {ended}\n{text}", pytrace=False)
+    case_program.run([program, case.name], directory, dict(kind.environment) | (extra or {}), TIMEOUT_S)
