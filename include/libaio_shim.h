@@ -66,7 +66,7 @@ void las_io_set_eventfd(struct iocb *iocb, int eventfd);
  */
 struct las_stats {
 	uint64_t contexts;  /* successful io_setup calls */
-	uint64_t submitted; /* requests accepted by io_submit */
+	uint64_t submitted; /* requests that were accepted and have their event */
 	uint64_t head;      /* of these: finished in the caller, inside io_submit */
 	uint64_t native;    /* given to kernel AIO */
 	uint64_t crew;      /* given to a crew thread */

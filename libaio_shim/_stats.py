@@ -13,7 +13,7 @@ class Stats(NamedTuple):
     contexts: int
     """Contexts set up."""
     submitted: int
-    """Requests accepted."""
+    """Requests that were accepted and have their event."""
     head: int
     """Of these: finished in the caller, inside submit."""
     native: int
