@@ -111,9 +111,12 @@ class Pending:
         """What the host needs for that."""
 
     def finish(self, result: int) -> None:
+        """Says that it is done, also to who waits."""
         self.done = True
         self.result = result
         self.keep = self.arguments = None
+        if self.host is not None:
+            self.host.wake(self.waiter)
 
 
 class Core:
@@ -128,6 +131,7 @@ class Core:
         "_base",
         "_closed",
         "_closers",
+        "_company",
         "_current",
         "_data",
         "_depth",
@@ -202,6 +206,8 @@ class Core:
         self._quick: tuple[int, int, Any, Any, int] = (-1, 0, None, None, 0)
         self._backlog: deque[Pending] = deque()
         self._flush_comes = False
+        # The last flush submitted several requests.
+        self._company = False
         # The request for which _start returned None, or what it read.
         self._last: Any = None
         self._data = b""
@@ -345,8 +351,8 @@ class Core:
             self._move_in()
         if self._quick_slot >= 0 and not self._quick_thread:
             self._drain()
-        # The first of several is not worth waiting for company: a request at a time is common.
-        if self.in_flight == 0:
+        # The first is not worth waiting for company, since a request at a time is common, unless the last had some.
+        if self.in_flight == 0 and not self._company:
             self._open_quick()
         return self._quick_slot >= 0
 
@@ -421,23 +427,32 @@ class Core:
                 break
             pending = batch[done]
             self._release(pending)
-            self._finish(pending, accepted)
+            pending.finish(accepted)
             done += 1
+        self._company = len(batch) > 1
+        in_memory = bool(batch) and self._is_newest(batch[-1])
         self._drain()
-        if any(pending.done for pending in batch):
+        if in_memory:
             self._open_quick()
         self._flush_soon()
         self._settle()
+
+    def _is_newest(self, pending: Pending) -> bool:
+        """Whether the newest event in the ring is that of a request, which is not refused.
+
+        So it is when the head lane has finished the last request of a batch.  What threads have to finish they get at
+        the end of submit: that some of it is done by now tells nothing, they may be as quick as we are.
+        """
+        if pending.slot < 0:
+            return False
+        tail = self._header[TAIL]
+        word = (tail or self._nr) * _EVENT_WORDS - _EVENT_WORDS
+        return tail != self._head and self._events[word] == pending.slot
 
     def _release(self, pending: Pending) -> None:
         self._holders[pending.slot] = None
         self._free.append(pending.slot)
         pending.slot = -1
-
-    def _finish(self, pending: Pending, result: int) -> None:
-        pending.finish(result)
-        if pending.host is not None:
-            pending.host.wake(pending.waiter)
 
     def _readable(self) -> None:
         """The eventfd says that there are events."""
@@ -500,7 +515,7 @@ class Core:
             pending.data = ffi.unpack(self._small[slot], result)
         if not result and pending.opcode == IOCB_CMD_POLL:
             result = -errno.ECANCELED  # without an event a poll ends only when it is taken back
-        self._finish(pending, result)
+        pending.finish(result)
 
     def take_back(self, pending: Any) -> bool:
         """Whether the request will not run, or is finished already."""
@@ -528,7 +543,7 @@ class Core:
         """Lets `aclose` go on when nothing is in flight or queued."""
         if self._closers and self._is_idle():
             for closer in self._closers:
-                self._finish(closer, 0)
+                closer.finish(0)
             self._closers.clear()
 
     def _is_idle(self) -> bool:
@@ -543,8 +558,8 @@ class Core:
         if self._current() is not self._owner or self._ring.inherited:
             return None
         for pending in [*self._backlog, *self._holders]:
-            if pending.__class__ is Pending and pending.opcode in _WITHOUT_EFFECT and self.take_back(pending):
-                self._finish(pending, pending.result)
+            if pending.__class__ is Pending and pending.opcode in _WITHOUT_EFFECT:
+                self.take_back(pending)
         self._drain()
         if self._is_idle():
             return None
@@ -562,10 +577,10 @@ class Core:
         ring.destroy()
         for pending in [*self._backlog, *self._holders]:
             if pending.__class__ is Pending and not pending.done:
-                self._finish(pending, -errno.ECANCELED)
+                pending.finish(-errno.ECANCELED)
         self._backlog.clear()
         for closer in self._closers or ():
-            self._finish(closer, 0)
+            closer.finish(0)
         self._holders = [None] * self._depth
         self._free = list(range(self._depth))
         self._small = []

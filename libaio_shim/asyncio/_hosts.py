@@ -127,9 +127,15 @@ class AsyncioHost(Host):
         return request.result
 
     def wake(self, waiter: asyncio.Future[None]) -> None:
-        # A closed loop wakes nobody; its tasks are gone.
-        if not waiter.done() and not self.owner.is_closed():
+        # Tried rather than asked before, since it nearly always works.
+        try:
             waiter.set_result(None)
+        except asyncio.InvalidStateError:
+            pass  # cancelled
+        except RuntimeError:
+            # A closed loop wakes nobody; its tasks are gone.
+            if not self.owner.is_closed():
+                raise
 
     async def turn(self) -> None:
         await _suspend_once()

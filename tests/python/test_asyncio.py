@@ -660,6 +660,50 @@ def test_masks_of_polls_are_taken_whole(run: Run[Any]) -> None:
     run(main())
 
 
+@pytest.mark.usefixtures("peek")
+def test_who_had_company_waits_for_it(
+    run: Run[Any], stall: Stall, stalled_fd: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After several that shared a submit the next do so from the first on, and after one that was alone they do not."""
+
+    async def main() -> None:
+        async with AsyncContext(32) as ctx:
+            batches = count_submits(monkeypatch)
+            for count, expected in ((8, [1, 7]), (8, [8]), (1, [1]), (8, [1, 7])):
+                with stall.holding():
+                    batches.clear()
+                    tasks = [
+                        asyncio.ensure_future(ctx.write(stalled_fd, b"x" * BLOCK, i * BLOCK)) for i in range(count)
+                    ]
+                    await until(lambda count=count: ctx.in_flight == count)
+                    assert batches == expected
+                assert await asyncio.gather(*tasks) == [BLOCK] * count
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_what_is_in_memory_goes_at_once_beside_what_waits(
+    run: Run[Any], stall: Stall, stalled_fd: int, fd: int, payload: bytes
+) -> None:
+    """Requests that were queued because others wait show that it was not necessary: the next do not suspend."""
+
+    async def main() -> None:
+        async with AsyncContext(32) as ctx:
+            await ctx.read(fd, BLOCK, 0)
+            if steps(ctx.read(fd, BLOCK, 0))[0]:
+                pytest.skip("n/a: the head does not read this file system")
+            with stall.holding():
+                waits = asyncio.ensure_future(ctx.read(stalled_fd, BLOCK, 0))
+                await until(lambda: ctx.in_flight == 1)
+                queued = await asyncio.gather(*(ctx.read(fd, BLOCK, i * BLOCK) for i in range(8)))
+                assert b"".join(queued) == payload[: 8 * BLOCK]
+                assert steps(ctx.read(fd, BLOCK, 0)) == (0, payload[:BLOCK])
+            assert await waits == payload[:BLOCK]
+
+    run(main())
+
+
 def test_flags_are_one_requests_own(run: Run[Any], fd: int) -> None:
     """What a request was given does not stick to the slot: RWF_NOWAIT on a file that is not cached would fail."""
 
