@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from libaio_shim._native import IOCB_CMD_PREAD, IOCB_CMD_PWRITE, ffi, pin
 from libaio_shim.asyncio._context import PIECE_BYTES, AsyncContext
 from libaio_shim.asyncio._hosts import current_host
+from libaio_shim.asyncio._lines import Lines, size_argument
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
@@ -29,11 +30,6 @@ def _offset(fd: int) -> int | None:
         return os.lseek(fd, 0, os.SEEK_CUR)
     except OSError:
         return None
-
-
-def size_argument(n: Any) -> int:
-    """A number of bytes or characters; -1 for None.  TypeError if it is none."""
-    return -1 if n is None else index(n)
 
 
 def _pwrite_all(fd: int, data: memoryview, offset: int, done: list[int]) -> None:
@@ -113,6 +109,10 @@ class AsyncFile:
         self._check()
         if not self._writes:
             raise io.UnsupportedOperation("not writable")
+
+    def _come_back(self) -> None:
+        """Forgets what was read ahead: the position is then behind the last of what was returned."""
+        raise NotImplementedError
 
     async def _read_bytes(self, n: int) -> bytes:
         """Up to n bytes from the position, all that are left if n is negative."""
@@ -203,6 +203,15 @@ class AsyncFile:
             rest = memoryview(ffi.buffer(memory))[done[0] :]
             await current_host().off_loop(_pwrite_all, self._fd, rest, offset + done[0], done)
 
+    async def truncate(self, size: int | None = None) -> int:
+        """Cuts or extends the file to size bytes (default: the position), off the loop.  Returns the size."""
+        self._check_writes()
+        self._come_back()  # of what is cut off nothing may be read
+        if size is None:
+            size = self._position
+        await current_host().off_loop(os.ftruncate, self._fd, size)
+        return size
+
     async def flush(self) -> None:
         """Does nothing: every write has reached the file when it returns.  (To make it durable: `fsync`.)"""
         self._check()
@@ -252,7 +261,7 @@ class AsyncFile:
         return f"<libaio_shim.asyncio.{type(self).__name__} name={self.name!r} mode={self.mode!r}{state}>"
 
 
-class BinaryFile(AsyncFile):
+class BinaryFile(Lines[bytes], AsyncFile):
     """A file of bytes, made by `open` with ``b`` in its mode.  Methods are `io.BufferedIOBase`'s, to be awaited."""
 
     def __init__(self, context: AsyncContext, fd: int, name: Any, mode: str, closefd: bool = True) -> None:
@@ -261,7 +270,7 @@ class BinaryFile(AsyncFile):
         self._ahead = b""
         self._used = 0
 
-    def _drop_ahead(self) -> None:
+    def _come_back(self) -> None:
         if self._ahead:
             self._position -= len(self._ahead) - self._used
             self._ahead = b""
@@ -309,7 +318,7 @@ class BinaryFile(AsyncFile):
     async def readinto(self, buf: Buffer) -> int:
         """Reads into a writable buffer, returns the number of bytes: fewer than its length only at the end."""
         self._check_reads()
-        self._drop_ahead()
+        self._come_back()
         memory = pin(buf, True)
         position = self._position
         done = [0]
@@ -353,31 +362,10 @@ class BinaryFile(AsyncFile):
                 break
         return b"".join(parts)
 
-    async def readlines(self, hint: int | None = -1) -> list[bytes]:
-        """All lines that are left, or so many that they have more than hint bytes together."""
-        hint = size_argument(hint)
-        lines: list[bytes] = []
-        size = 0
-        async for line in self:
-            lines.append(line)
-            size += len(line)
-            if 0 < hint < size:
-                break
-        return lines
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        line = await self.readline()
-        if not line:
-            raise StopAsyncIteration
-        return line
-
     async def write(self, data: Buffer) -> int:
         """Writes all the bytes and returns their number."""
         self._check_writes()
-        self._drop_ahead()
+        self._come_back()
         return await self._write_bytes(data)
 
     async def writelines(self, lines: Iterable[Buffer]) -> None:
@@ -396,12 +384,3 @@ class BinaryFile(AsyncFile):
         self._used = 0
         self._position = target
         return target
-
-    async def truncate(self, size: int | None = None) -> int:
-        """Cuts or extends the file to size bytes (default: the position), off the loop.  Returns the size."""
-        self._check_writes()
-        self._drop_ahead()  # of what is cut off nothing may be read
-        if size is None:
-            size = self._position
-        await current_host().off_loop(os.ftruncate, self._fd, size)
-        return size

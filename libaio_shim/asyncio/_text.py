@@ -10,14 +10,11 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterable
 from operator import index
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from libaio_shim.asyncio._binary import BLOCK_BYTES, AsyncFile, size_argument
+from libaio_shim.asyncio._binary import BLOCK_BYTES, AsyncFile
 from libaio_shim.asyncio._context import AsyncContext
-from libaio_shim.asyncio._hosts import current_host
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
+from libaio_shim.asyncio._lines import Lines, size_argument
 
 _NEWLINES = (None, "", "\n", "\r", "\r\n")
 
@@ -38,7 +35,7 @@ class _Chunk(NamedTuple):
     """How many characters it became."""
 
 
-class TextFile(AsyncFile):
+class TextFile(Lines[str], AsyncFile):
     """A file of text, made by `open` without ``b`` in its mode.  Methods are `io.TextIOBase`'s, to be awaited.
 
     encoding (default UTF-8), errors and newline are those of the built-in `open`.
@@ -135,7 +132,6 @@ class TextFile(AsyncFile):
             self._encoder.setstate(0)
 
     def _come_back(self) -> None:
-        """Forgets what was read ahead: the position is then behind the last character that was returned."""
         left, flags = self._decoder.getstate()
         if self._chunks or left or flags & self._carriage_bit:
             self._go(*self._place()[:2])
@@ -188,27 +184,6 @@ class TextFile(AsyncFile):
         if self._newline == "" and best > 0 and self._text[best - 1 : best + 1] == "\r\n":
             best += 1
         return best
-
-    async def readlines(self, hint: int | None = -1) -> list[str]:
-        """All lines that are left, or so many that they have more than hint characters together."""
-        hint = size_argument(hint)
-        lines: list[str] = []
-        size = 0
-        async for line in self:
-            lines.append(line)
-            size += len(line)
-            if 0 < hint < size:
-                break
-        return lines
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> str:
-        line = await self.readline()
-        if not line:
-            raise StopAsyncIteration
-        return line
 
     async def write(self, text: str) -> int:
         """Writes the text, encoded, and returns the number of its characters."""
@@ -348,12 +323,3 @@ class TextFile(AsyncFile):
             self._chunks.append(_Chunk(position, flags, data, len(self._text)))
             self._take(skip)
         return cookie
-
-    async def truncate(self, size: int | None = None) -> int:
-        """Cuts or extends the file to size bytes (default: the position), off the loop.  Returns the size."""
-        self._check_writes()
-        self._come_back()  # of what is cut off nothing may be read
-        if size is None:
-            size = self._position
-        await current_host().off_loop(os.ftruncate, self._fd, size)
-        return size
