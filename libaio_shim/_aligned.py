@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import platform
@@ -71,7 +72,7 @@ def alignment(fd: FileDescriptorLike) -> Alignment:
     told = _statx_dioalign(number)
     if told is not None:
         if told.offset == 0:
-            raise OSError(22, "the file does not support O_DIRECT")
+            raise OSError(errno.EINVAL, "the file does not support O_DIRECT")
         return told
     device = status.st_rdev if stat.S_ISBLK(status.st_mode) else status.st_dev
     block = _logical_block_size(device) or _FALLBACK

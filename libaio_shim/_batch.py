@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import errno
 import struct
-import warnings
 from array import array
 from collections.abc import Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from libaio_shim._iocb import FileDescriptorLike, bad_argument, descriptor
@@ -23,10 +21,10 @@ from libaio_shim._native import (
     pin,
     raise_errno,
 )
-from libaio_shim._ring import Ring, refuse_copy
+from libaio_shim._ring import Owner, Ring
 
 if TYPE_CHECKING:
-    from typing_extensions import Buffer, Self
+    from typing_extensions import Buffer
 
 _submit = lib.las_io_submit
 _getevents = lib.las_io_getevents
@@ -35,7 +33,7 @@ _WORDS = IOCB_BYTES // 8
 _OFFSET_WORD = 5
 
 
-class Batch:
+class Batch(Owner):
     """Reads into (or writes from) the same buffers in one call, all at once, as often as wanted.
 
     ``Batch(fd, buffers).run(offsets)`` does what ``[os.preadv(fd, [buffer], offset) for ...]`` does, at about the same
@@ -44,9 +42,6 @@ class Batch:
 
     The buffers are exported until `close`.  One thread at a time runs it, others wait.
     """
-
-    # Until it is set up, there is nothing to close.
-    _closed = True
 
     def __init__(
         self, fd: FileDescriptorLike, buffers: Sequence[Buffer], *, write: bool = False, flags: int = 0
@@ -79,11 +74,6 @@ class Batch:
     def __len__(self) -> int:
         """How many buffers there are."""
         return len(self._order)
-
-    @property
-    def closed(self) -> bool:
-        """True after `close`."""
-        return self._closed
 
     def run(self, offsets: Sequence[int]) -> list[int]:
         """Transfers each buffer at the offset (bytes) in the same place of offsets; returns the numbers of bytes.
@@ -164,25 +154,6 @@ class Batch:
             self._closed = True
             self._ring.destroy()
             self._pins.clear()
-
-    def __enter__(self) -> Self:
-        if self._closed:
-            raise ValueError("the batch is closed")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._closed:
-            return
-        if not self._ring.inherited:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-        self.close()
-
-    __reduce__ = refuse_copy
 
     def __repr__(self) -> str:
         state = " closed" if self._closed else ""

@@ -7,22 +7,16 @@ import math
 import os
 import sys
 import time
-import warnings
 from array import array
 from collections import deque
 from collections.abc import Sequence
 from itertools import repeat, starmap
 from operator import itemgetter
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from libaio_shim._iocb import Iocb
 from libaio_shim._native import EVENT_BYTES, IOCB_FLAG_RESFD, ffi, lib, raise_errno
-from libaio_shim._ring import Ring, refuse_copy
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
+from libaio_shim._ring import Owner, Ring
 
 _submit = lib.las_io_submit
 _getevents = lib.las_io_getevents
@@ -111,7 +105,7 @@ def _set_eventfd(requests: Sequence[Iocb], eventfd: int) -> None:
                 request.aio_flags &= ~IOCB_FLAG_RESFD
 
 
-class Context:
+class Context(Owner):
     """A queue for up to `depth` asynchronous requests (the engine rounds it up, see `io_setup(2)`).
 
     Any thread may use it, and several may wait in `getevents` at once.  Raises OSError for a depth that cannot be had
@@ -120,8 +114,6 @@ class Context:
 
     # True once any context has one: then submit looks at each request's.
     _eventfds = False
-    # Until it is set up, there is nothing to close.
-    _closed = True
 
     def __init__(self, depth: int = 128) -> None:
         self._eventfd = -1
@@ -144,11 +136,6 @@ class Context:
     def in_flight(self) -> int:
         """Requests that were accepted and whose events were not yet returned."""
         return len(self._in_flight) + len(self._ready)
-
-    @property
-    def closed(self) -> bool:
-        """True after `close`."""
-        return self._closed
 
     def submit(self, requests: Sequence[Iocb] | Iocb) -> int:
         """Starts requests in the order given and returns how many were accepted: the first so many of the sequence.
@@ -374,25 +361,6 @@ class Context:
         if self._eventfd >= 0:
             os.close(self._eventfd)
             self._eventfd = -1
-
-    def __enter__(self) -> Self:
-        if self._closed:
-            raise ValueError("the context is closed")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if self._closed:
-            return
-        if not self._ring.inherited:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
-        self.close()
-
-    __reduce__ = refuse_copy
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"in_flight={self.in_flight}"

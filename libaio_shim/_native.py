@@ -59,8 +59,14 @@ def _load() -> Any:
         pass
     path = library()
     if not path.exists():
-        raise ImportError(f"{path} not found; in a checkout run `make build`")
-    return ffi.dlopen(str(path), os.RTLD_NOW)
+        told = (
+            "as LIBAIO_SHIM_LIBDIR says" if os.environ.get("LIBAIO_SHIM_LIBDIR") else "in a checkout run `make build`"
+        )
+        raise ImportError(f"{path} not found; {told}")
+    try:
+        return ffi.dlopen(str(path), os.RTLD_NOW)
+    except OSError as error:
+        raise ImportError(f"{path} cannot be loaded: {error}") from None
 
 
 lib: Any = _load()

@@ -5,10 +5,15 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+import warnings
 import weakref
-from typing import Any, NoReturn
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from libaio_shim._native import EVENT_BYTES, RING_HEADER_BYTES, begin_to_end, ffi, lib, raise_errno
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 # Indexes of the 32-bit words in the ring's header (linux/aio.c: struct aio_ring).
 NR = 1
@@ -71,6 +76,42 @@ class Ring:
 def refuse_copy(owner: object) -> NoReturn:
     """The ``__reduce__`` of who owns a ring: a copy would destroy it under the original."""
     raise TypeError(f"{type(owner).__name__} objects can be neither copied nor pickled")
+
+
+class Owner:
+    """What owns a ring and must be closed: ends with its ``with``, warns when it is forgotten, is never copied."""
+
+    # Until it is set up, there is nothing to close.
+    _closed = True
+    _ring: Ring
+
+    @property
+    def closed(self) -> bool:
+        """True after `close`."""
+        return self._closed
+
+    def close(self) -> None:
+        """Frees everything.  Closing twice is no error."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        if self._closed:
+            raise ValueError(f"the {type(self).__name__.lower()} is closed")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if self._closed:
+            return
+        if not self._ring.inherited:
+            warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        self.close()
+
+    __reduce__ = refuse_copy
 
 
 def _at_exit() -> None:

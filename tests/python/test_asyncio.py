@@ -668,6 +668,10 @@ def test_who_had_company_waits_for_it(
 
     async def main() -> None:
         async with AsyncContext(32) as ctx:
+
+            async def in_flight(count: int) -> None:
+                await until(lambda: ctx.in_flight == count)
+
             batches = count_submits(monkeypatch)
             for count, expected in ((8, [1, 7]), (8, [8]), (1, [1]), (8, [1, 7])):
                 with stall.holding():
@@ -675,7 +679,7 @@ def test_who_had_company_waits_for_it(
                     tasks = [
                         asyncio.ensure_future(ctx.write(stalled_fd, b"x" * BLOCK, i * BLOCK)) for i in range(count)
                     ]
-                    await until(lambda count=count: ctx.in_flight == count)
+                    await in_flight(count)
                     assert batches == expected
                 assert await asyncio.gather(*tasks) == [BLOCK] * count
 

@@ -7,6 +7,7 @@ import errno
 import gc
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,6 +305,23 @@ def test_subinterpreters_are_refused() -> None:
     done = run_python(source)
     assert "not in a subinterpreter" in done.stdout, done.stderr
     assert done.returncode == 0
+
+
+def test_engine_is_taken_from_the_directory_that_is_named(
+    build_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LIBAIO_SHIM_LIBDIR, and what is wrong with it is told as ImportError."""
+    source = "import libaio_shim._native as native; print(native.library()); print(open('/proc/self/maps').read())"
+    engine = tmp_path / "libaio_shim.so.0"
+    monkeypatch.setenv("LIBAIO_SHIM_LIBDIR", str(tmp_path))
+    assert f"ImportError: {engine} not found; as LIBAIO_SHIM_LIBDIR says" in run_python(source).stderr
+    engine.write_text("damaged")
+    assert f"ImportError: {engine} cannot be loaded: " in run_python(source).stderr
+    shutil.copy(build_dir / "lib" / engine.name, tmp_path / "copy")
+    (tmp_path / "copy").replace(engine)
+    done = run_python(source)
+    assert done.stdout.startswith(f"{engine}\n"), done.stderr
+    assert done.stdout.count(str(engine)) > 1
 
 
 def test_importing_the_package_is_quick_work() -> None:
