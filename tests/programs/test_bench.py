@@ -178,3 +178,22 @@ def test_cases_have_places_that_exist() -> None:
 @pytest.mark.parametrize(("value", "text"), [(1234.5, "1,234"), (123.4, "123"), (12.34, "12.3"), (1.234, "1.23")])
 def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert number(value) == text
+
+
+def test_python_benchmark_measures_every_way_and_writes_the_page(build_dir: Path, tmp_path: Path) -> None:
+    """bench/python.py: what is there takes part, and the tables go between their marks."""
+    page, samples = tmp_path / "page.md", tmp_path / "samples.json"
+    page.write_text("before\n<!-- begin: bench/python.py -->\nold\n<!-- end: bench/python.py -->\nafter\n")
+    words = ["--rows=hot-1m", "--rounds=1", "--size=4", f"--dir={tmp_path}", f"--docs={page}", f"--json={samples}"]
+    done = subprocess.run(
+        [sys.executable, sides.ROOT / "bench" / "python.py", *words], capture_output=True, text=True, check=False
+    )
+    row = json.loads(samples.read_text())["rows"]["hot-1m"]
+    left_out = {note.split(" is left out")[0] for note in row["notes"]}
+    assert not [note for note in row["notes"] if " failed: " in note or "libaio_shim" in note], done.stderr
+    assert len(row["seconds"]) + len(left_out) == 11
+    assert done.stdout.count("reached ") + done.stdout.count("MISSED ") == 2
+    before, table = page.read_text().split("<!-- begin: bench/python.py -->")
+    assert (before, table.split("<!-- end: bench/python.py -->")[1]) == ("before\n", "\nafter\n")
+    assert "| **libaio_shim AsyncContext.read** |" in table
+    assert "old" not in table
