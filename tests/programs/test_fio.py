@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,11 @@ VARIANTS = {
     "bursts": ["--iodepth=64", "--iodepth_low=8", "--iodepth_batch=32", "--thinktime=200us", "--thinktime_blocks=64"],
     "several files": ["--nrfiles=8", "--iodepth=32", "--file_service_type=random"],
     "many open and close": ["--nrfiles=64", "--openfiles=4", "--iodepth=32", "--size=4m"],
+    "overlapping requests wait": ["--serialize_overlap=1", "--direct=1", "--bsrange=4k-32k", "--iodepth=16"],
+    "buffers in a mapped file": ["--iomem=mmap:buffers", "--iodepth=16"],
+    "created on open, synced on close": ["--create_on_open=1", "--fsync_on_close=1", "--end_fsync=1", "--iodepth=16"],
+    "flushed in between": ["--sync_file_range=write:8", "--iodepth=16"],
+    "32 threads": ["--numjobs=32", "--thread", "--size=512k", "--iodepth=16"],
 }
 # fio's verification does not go together with these.
 UNVERIFIED = {
@@ -138,6 +144,44 @@ def test_trims_between_writes_on_a_device(side: sides.Side, device: str, rw: str
     where = [f"--filename={device}", "--size=8m", "--bs=4k", "--direct=1"]
     job = run(side, Path("/"), f"--rw={rw}", "--iodepth=16", *where)
     assert (job["write"]["total_ios"], job["trim"]["total_ios"]) == (2048, 2048)
+
+
+@tried("fio", "fio --server, --client", "a server that forks for each job", version=version("fio", "--version"))
+def test_server_runs_a_clients_jobs(side: sides.Side, ext4: Path, tmp_path: Path) -> None:
+    """Two jobs after each other, verified by the server, which does the I/O."""
+    job, path = ext4 / "verified.fio", tmp_path / "server"
+    job.write_text("\n".join(["[job]", f"directory={ext4}", "ioengine=libaio", "iodepth=16", *map(bare, VERIFY)]))
+    server = side.start(["fio", f"--server=sock:{path}"])
+    try:
+        sides.wait_until(lambda: sides.listens(path) or server.poll() is not None)
+        assert ("/libaio_shim.so.0" in sides.maps(server.pid)) == side.is_shim
+        for _ in range(2):
+            client = ["fio", f"--client=sock:{path}", "--output-format=json", job]
+            done = subprocess.run(client, capture_output=True, text=True, timeout=60, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+            stats = json.loads(done.stdout[done.stdout.index("{") :])["client_stats"]
+            assert [each["error"] for each in stats] == [0]
+    finally:
+        server.kill()
+        server.communicate()
+
+
+def bare(option: str) -> str:
+    return option.removeprefix("--")
+
+
+@tried(
+    "fio",
+    "fio --write_iolog, --read_iolog",
+    "files opened and closed as they were",
+    version=version("fio", "--version"),
+)
+def test_replays_what_was_logged(side: sides.Side, ext4: Path) -> None:
+    """A log of a job over several files, and as many requests when it is played again."""
+    first = run(side, ext4, *VERIFY, "--size=4m", "--nrfiles=4", "--openfiles=2", "--iodepth=16", "--write_iolog=log")
+    again = run(side, ext4, "--read_iolog=log", "--replay_no_stall=1", "--iodepth=16")
+    counts = [(job["read"]["total_ios"], job["write"]["total_ios"]) for job in (first, again)]
+    assert counts[0] == counts[1]
 
 
 def written_bytes(side: sides.Side, directory: Path, *arguments: str) -> str:

@@ -25,7 +25,7 @@ def libev() -> None:
         pytest.skip("Perl has no EV (apt-get install libev-perl)")
 
 
-@tried("EV (Perl, libev)", "perl, EV on the backend linuxaio", "polls by the thousand, raw system calls, the ring without a call",
+@tried("EV (Perl, libev)", "perl, EV on the backend linuxaio", "polls by the thousand, raw system calls",
        version=version("perl", "-MEV", "-e", "print $EV::VERSION"))  # fmt: skip
 def test_every_socket_is_heard(side: sides.Side) -> None:
     """Each byte comes back, a file counts as ready, a silent pipe does not, and a child's end is noticed."""

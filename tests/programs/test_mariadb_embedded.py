@@ -6,7 +6,6 @@ import ctypes
 import sys
 from pathlib import Path
 
-import needs
 import pytest
 import sides
 from table import tried
@@ -45,7 +44,7 @@ FILL = [
     "create database t",
     "create table t.x(id bigint primary key auto_increment, a varchar(255), b char(32), key(b)) engine=innodb",
     "insert into t.x(a, b) values('a', 'b'), ('c', 'd')",
-    *[f"insert into t.x(a, b) select repeat(md5(id + {i}), 7), md5(id * {i}) from t.x" for i in range(13)],
+    *[f"insert into t.x(a, b) select repeat(md5(id + {i}), 7), md5(id * {i}) from t.x" for i in range(13)],  # noqa: S608
     "update t.x set a = concat('q', substr(a, 1, 200)) where id % 3 = 0",
     "delete from t.x where id % 5 = 0",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -64,11 +65,11 @@ def node(name: str, file: Path, driver: str = "qcow2", **more: Any) -> dict[str,
 
 
 @contextmanager
-def serving(side: sides.Side, directory: Path) -> Iterator[tuple[Monitor, subprocess.Popen[str]]]:
+def serving(side: sides.Side, directory: Path, *options: str) -> Iterator[tuple[Monitor, subprocess.Popen[str]]]:
     program = needs.program("qemu-storage-daemon", "qemu-system-common")
     path = directory / "qmp"
     process = side.start([program, "--chardev", f"socket,id=qmp,path={path},server=on,wait=off", "--monitor",
-                          "chardev=qmp"])  # fmt: skip
+                          "chardev=qmp", *options])  # fmt: skip
     try:
         sides.wait_until(lambda: sides.listens(path) or process.poll() is not None)
         assert process.poll() is None, process.communicate()[1]
@@ -137,3 +138,29 @@ def test_job_leaves_the_same_image(side: sides.Side, images: Path, job: str) -> 
     image("check", "-q", result)
     assert "identical" in image("compare", "-f", "qcow2", "-F", "raw", result, images / "expected.raw")
     assert "backing file" not in image("info", result)
+
+
+@tried("qemu-storage-daemon", "block-export-add fuse, growable, iothread", "a file of FUSE whose server does AIO",
+       version=version("qemu-img", "--version"))  # fmt: skip
+@pytest.mark.parametrize("thread", ["main", "its own"])
+def test_file_of_fuse_holds_what_was_written(side: sides.Side, ext4: Path, thread: str) -> None:
+    """Written, grown and synced through the mount; the file behind it has the same bytes."""
+    needs.root()
+    disk, mount, data = ext4 / "disk", ext4 / "mount", os.urandom(5 << 20)
+    disk.write_bytes(bytes(4 << 20))
+    mount.touch()
+    where = {"iothread": "thread", "fixed_iothread": True} if thread == "its own" else {}
+    with serving(side, ext4, "--object", "iothread,id=thread") as (monitor, process):
+        monitor.ask("blockdev-add", **node("disk", disk, "raw"))
+        monitor.ask("block-export-add", type="fuse", id="export", node_name="disk", mountpoint=str(mount),
+                    writable=True, growable=True, **where)  # fmt: skip
+        with mount.open("r+b") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+            file.seek(0)
+            assert file.read() == data
+        assert ("/libaio_shim.so.0" in sides.maps(process.pid)) == side.is_shim
+        monitor.ask("block-export-del", id="export", mode="hard")  # the last close may be on its way
+        sides.wait_until(lambda: not monitor.ask("query-block-exports"))
+    assert disk.read_bytes() == data
