@@ -26,12 +26,10 @@ _live: weakref.WeakSet[Ring] = weakref.WeakSet()
 class Ring:
     """An ``io_context_t``.  `Context` and `AsyncContext` add the rules; whoever owns it calls `destroy`."""
 
-    __slots__ = ("__weakref__", "_end", "dead", "handle", "inherited", "lock")
+    __slots__ = ("__weakref__", "_end", "handle", "inherited", "lock")
 
     handle: Any
     """The address that the engine's functions take, which is also where the ring is in memory."""
-    dead: bool
-    """True once it is destroyed: neither the handle nor the ring's memory may be used."""
     inherited: bool
     """True in a forked child: the engine answers EINVAL, and the ring's memory may not be used."""
     lock: threading.Lock
@@ -39,7 +37,6 @@ class Ring:
 
     def __init__(self, depth: int) -> None:
         """Raises OSError: EINVAL for a depth that the engine refuses, ENOMEM."""
-        self.dead = True
         self.inherited = False
         self.lock = threading.Lock()
         out: Any = ffi.new("void **")
@@ -47,7 +44,6 @@ class Ring:
         if result < 0:
             raise_errno(result)
         self.handle = out[0]
-        self.dead = False
         # Who takes what is in it destroys the ring.  Not under the lock: the thread that closes may be in a signal
         # handler that came in the middle of its own submit.
         self._end = [self.handle]
@@ -66,7 +62,6 @@ class Ring:
             handle = self._end.pop()
         except IndexError:
             return False
-        self.dead = True
         _live.discard(self)
         if not self.inherited:
             lib.las_io_destroy(handle)

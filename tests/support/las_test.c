@@ -379,11 +379,6 @@ struct t_stall_counts t_stall_counts(void)
 	return counts;
 }
 
-int t_stall_held(void)
-{
-	return t_stall_counts().held;
-}
-
 static void *release_later(void *arg)
 {
 	t_sleep_ms((int)(intptr_t)arg);
@@ -398,7 +393,7 @@ pthread_t t_stall_release_later(int ms)
 
 void t_stall_wait(int held)
 {
-	while (t_stall_held() != held)
+	while (t_stall_counts().held != held)
 		usleep(500);
 }
 

@@ -138,7 +138,7 @@ static inline long t_res(const struct io_event *event)
 
 int t_own(int fd);
 void t_close(int fd);
-/* A new file of that size filled with t_pattern(), open O_RDWR, in the case's own directory. */
+/* A new file of that size filled as by t_fill(), seed 0, open O_RDWR, in the case's own directory. */
 int t_file(const char *name, size_t bytes);
 int t_open(const char *path, int flags);
 /* The byte that t_file() puts at an offset; seed tells files apart. */
@@ -176,7 +176,6 @@ struct t_stall_counts {
 struct t_stall_counts t_stall_counts(void);
 /* Waits until exactly that many are kept. */
 void t_stall_wait(int held);
-int t_stall_held(void);
 /* Releases, from a thread, after a while; for what cannot go on by itself. */
 pthread_t t_stall_release_later(int ms);
 /* A new file there of that size with the pattern, opened with these flags; nothing of it in the page cache. */
