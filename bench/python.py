@@ -4,7 +4,8 @@
 
 In every round each way does the same reads once, in random order, so that what disturbs the machine disturbs all; the
 ratios are those of the same round, and medians of the rounds are shown.  What is not installed, or does not work here,
-is named and left out (pip install aiofiles aiofile anyio libaio liburing).
+is named and left out (pip install aiofiles aiofile anyio libaio liburing; where the processor has no AVX-512, which
+liburing's newest wheels need, 'liburing<2026', which is compiled at installation).
 
 The *stall* of a row with a cold page cache is the longest time in which the event loop did not come round, measured by
 a task that wants to run every half millisecond: the least and the median of the rounds, since what others do on the

@@ -161,7 +161,8 @@ def python_libaio(job: Job) -> None:
 def liburing_batch(job: Job) -> None:
     import liburing as u
 
-    ring, cqe = u.Ring(), u.Cqe()
+    # Renamed in 2026.
+    ring, cqe = (u.Ring(), u.Cqe()) if hasattr(u, "Ring") else (u.io_uring(), u.io_uring_cqe())
     u.io_uring_queue_init(job.depth, ring)
     buffers = [bytearray(job.size) for _ in range(job.depth)]
     try:
