@@ -35,7 +35,7 @@ def trace(device: str, directory: Path) -> Path:
 def records(device: str, tmp_path: Path) -> Path:
     """The directory with btrecord's conversion of the trace."""
     trace(device, tmp_path)
-    command = [needs.program("btrecord", "blktrace"), "-d", tmp_path, "-D", tmp_path, Path(device).name]
+    command = [needs.program("btrecord", "blktrace"), "-d", str(tmp_path), "-D", str(tmp_path), Path(device).name]
     sides.Side("", None, {}).run(command).check()
     assert (tmp_path / f"{Path(device).name}.replay.0").exists()
     return tmp_path
@@ -45,7 +45,7 @@ def records(device: str, tmp_path: Path) -> Path:
        version=version("btreplay", "--version"))  # fmt: skip
 def test_every_request_is_sent(side: sides.Side, device: str, records: Path) -> None:
     """It ends well, having waited for all of them; the shim counts as many as the trace has."""
-    command = [needs.program("btreplay", "blktrace"), "-d", records, "--write-enable", "--no-stalls"]
+    command = [needs.program("btreplay", "blktrace"), "-d", str(records), "--write-enable", "--no-stalls"]
     ran = side.run([*command, Path(device).name]).check()
     if side.is_shim:
         assert [line["submitted"] for line in ran.stats] == [REQUESTS]

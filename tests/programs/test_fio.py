@@ -156,7 +156,7 @@ def test_server_runs_a_clients_jobs(side: sides.Side, ext4: Path, tmp_path: Path
         sides.wait_until(lambda: sides.listens(path) or server.poll() is not None)
         assert ("/libaio_shim.so.0" in sides.maps(server.pid)) == side.is_shim
         for _ in range(2):
-            client = ["fio", f"--client=sock:{path}", "--output-format=json", job]
+            client = ["fio", f"--client=sock:{path}", "--output-format=json", str(job)]
             done = subprocess.run(client, capture_output=True, text=True, timeout=60, check=False)
             assert done.returncode == 0, done.stdout + done.stderr
             stats = json.loads(done.stdout[done.stdout.index("{") :])["client_stats"]

@@ -29,7 +29,7 @@ def libev() -> None:
        version=version("perl", "-MEV", "-e", "print $EV::VERSION"))  # fmt: skip
 def test_every_socket_is_heard(side: sides.Side) -> None:
     """Each byte comes back, a file counts as ready, a silent pipe does not, and a child's end is noticed."""
-    program = [shutil.which("env") or "env", "LIBEV_FLAGS=64", "perl", SCRIPT, str(PAIRS), str(ROUNDS)]
+    program = [shutil.which("env") or "env", "LIBEV_FLAGS=64", "perl", str(SCRIPT), str(PAIRS), str(ROUNDS)]
     ran = side.run(program).check()
     assert ran.stdout == f"right {PAIRS * ROUNDS}, file 1, quiet 0, child 3\n"
     assert (sum(line["submitted"] for line in ran.stats) >= 2 * PAIRS * ROUNDS) == side.is_shim

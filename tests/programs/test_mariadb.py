@@ -83,7 +83,13 @@ def serving(side: sides.Side, refuse: Path, data: Path) -> Iterator[Server]:
     """A server on native AIO in data; shut down at the end, or killed if that takes long."""
     socket, log = data / "socket", data / "log"
     socket.unlink(missing_ok=True)
-    words = [needs.program("mariadbd"), "--no-defaults", f"--datadir={data}", f"--socket={socket}", "--skip-networking"]
+    words = [
+        needs.program("mariadbd", "mariadb-server-core"),
+        "--no-defaults",
+        f"--datadir={data}",
+        f"--socket={socket}",
+        "--skip-networking",
+    ]
     words += [
         "--user=root",
         f"--tmpdir={data.parent}",

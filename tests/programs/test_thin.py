@@ -12,10 +12,15 @@ from table import tried, version
 BLOCKS = 40000
 
 
+def thin(tool: str) -> str:
+    """The path of one of its programs."""
+    return needs.program(f"thin_{tool}", "thin-provisioning-tools")
+
+
 @pytest.fixture
 def description(ext4: Path) -> Path:
     """Thin-pool metadata as XML: three devices with scattered mappings."""
-    needs.program("thin_restore", "thin-provisioning-tools")
+    thin("restore")
     lines = [f'<superblock uuid="" time="1" transaction="1" data_block_size="128" nr_data_blocks="{3 * BLOCKS}">']
     for device in range(3):
         lines.append(
@@ -35,7 +40,7 @@ def description(ext4: Path) -> Path:
 def restore(side: sides.Side, description: Path) -> tuple[Path, sides.Ran]:
     metadata = description.parent / "metadata"
     metadata.write_bytes(bytes(32 << 20))
-    ran = side.run([needs.program("thin_restore"), "-i", description, "-o", metadata]).check()
+    ran = side.run([thin("restore"), "-i", description, "-o", metadata]).check()
     return metadata, ran
 
 
@@ -50,8 +55,8 @@ def test_the_shim_answers(shim: sides.Side, description: Path) -> None:
 def test_restored_metadata_is_sound(side: sides.Side, description: Path) -> None:
     """thin_check finds no fault, and what is dumped restores to the same dump."""
     metadata, _ = restore(side, description)
-    side.run([needs.program("thin_check"), metadata]).check()
-    dump = side.run([needs.program("thin_dump"), metadata]).check().stdout
+    side.run([thin("check"), metadata]).check()
+    dump = side.run([thin("dump"), metadata]).check().stdout
     assert dump.count("<device ") == 3
     assert dump.count('mapped_blocks="40000"') == 3
 
@@ -68,4 +73,4 @@ def test_damage_is_found_on_both_sides(side: sides.Side, description: Path) -> N
     with metadata.open("r+b") as file:
         file.seek(0)
         file.write(b"\xff" * 4096)
-    assert side.run([needs.program("thin_check"), metadata]).status == 1
+    assert side.run([thin("check"), metadata]).status == 1
