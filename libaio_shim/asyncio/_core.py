@@ -8,7 +8,7 @@ How a request goes, from the cheapest to the dearest way:
    and takes all events that are there.
 3. *Queued, waits.*  After a request had to wait, those that come while it is in flight are likely to wait, too.  They
    are collected and share one submit at the end of the loop turn.  Once the head lane finishes some of them, new ones
-   go way 1 again.  Here also waits what finds all `depth` slots taken.
+   go way 1 again.  Here also waits what finds all `depth` slots taken, and the first of those that come together again.
 
 A *slot* is 64 bytes of a slab, in which the iocb is packed, an entry of ``_holders``, which keeps all that the request
 needs alive until its event, whatever became of the coroutine, and memory for a small read.  Its number travels in the
