@@ -11,6 +11,8 @@ GROUPS := unit stress fuzz
 SHARED_SRC := tests/support/las_test.c $(wildcard tests/unit/support/*.c)
 PROGRAM_SRC := $(foreach group,$(GROUPS),$(wildcard tests/$(group)/*.c))
 SHARED_OBJ := $(SHARED_SRC:%.c=$(OBJ)/%.o)
+# libaio's names, which the harness calls.
+NAMES_OBJ := $(OBJ)/compat/facade_static.o
 PROGRAM_OBJ := $(PROGRAM_SRC:%.c=$(OBJ)/%.o)
 PROGRAMS := $(PROGRAM_SRC:%.c=$(BUILD)/%)
 ARCHIVE := $(BUILD)/lib/engine.a
@@ -26,8 +28,8 @@ $(ARCHIVE): $(ENGINE_OBJ)
 	@rm -f $@
 	$(AR) rcs $@ $^
 
-$(BUILD)/tests/%: $(OBJ)/tests/%.o $(SHARED_OBJ) $(ARCHIVE)
+$(BUILD)/tests/%: $(OBJ)/tests/%.o $(SHARED_OBJ) $(NAMES_OBJ) $(ARCHIVE)
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -rdynamic -o $@ $< $(SHARED_OBJ) -Wl,--whole-archive $(ARCHIVE) -Wl,--no-whole-archive -ldl
+	$(CC) $(ALL_CFLAGS) $(LDFLAGS) -rdynamic -o $@ $< $(SHARED_OBJ) $(NAMES_OBJ) -Wl,--whole-archive $(ARCHIVE) -Wl,--no-whole-archive -ldl
 
 -include $(SHARED_OBJ:.o=.d) $(PROGRAM_OBJ:.o=.d)

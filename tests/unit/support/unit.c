@@ -13,33 +13,6 @@ __attribute__((constructor)) static void keep_table(void)
 	u_real = las_sys;
 }
 
-/* ---- libaio's names, which the harness calls; the facade proper is a library of its own ---- */
-
-int io_setup(int maxevents, io_context_t *ctxp)
-{
-	return (int)las_io_setup((unsigned)maxevents, ctxp);
-}
-
-int io_destroy(io_context_t ctx)
-{
-	return (int)las_io_destroy(ctx);
-}
-
-int io_submit(io_context_t ctx, long nr, struct iocb *ios[])
-{
-	return (int)las_io_submit(ctx, nr, ios);
-}
-
-int io_cancel(io_context_t ctx, struct iocb *iocb, struct io_event *evt)
-{
-	return (int)las_io_cancel(ctx, iocb, evt);
-}
-
-int io_getevents(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout)
-{
-	return (int)las_io_getevents(ctx, min_nr, nr, events, timeout);
-}
-
 /* ---- gates ---- */
 
 void u_gate_pass(struct u_gate *gate)
