@@ -55,7 +55,7 @@ LAUNCHER := $(BUILD)/bin/libaio-shim
 ENGINE_SRC := $(sort $(wildcard csrc/base/*.c csrc/lanes/*.c csrc/aio/*.c))
 ENGINE_OBJ := $(ENGINE_SRC:%.c=$(OBJ)/%.o)
 FACADE_OBJ := $(OBJ)/compat/facade.o
-SYSCALLS_OBJ := $(OBJ)/compat/syscall.o $(OBJ)/compat/ending.o $(OBJ)/compat/raw.o
+SYSCALLS_OBJ := $(OBJ)/compat/syscall.o $(OBJ)/compat/ending.o $(OBJ)/compat/eventfd.o $(OBJ)/compat/raw.o
 TRAP_OBJ := $(OBJ)/compat/trap.o $(OBJ)/compat/trap_range.o $(OBJ)/compat/trap_guard.o \
     $(OBJ)/compat/trap_sys.o $(OBJ)/compat/raw.o
 

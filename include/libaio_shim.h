@@ -87,6 +87,14 @@ size_t las_stats_get(struct las_stats *out, size_t bytes);
  */
 void las_finish(void);
 
+/*
+ * For interposers of read(): the calling thread is about to read from fd, which may be an eventfd of requests in flight;
+ * then the result is 1, and las_has_read() has to follow, whatever the read has said.  What the thread has learned of by
+ * it is in its ring afterwards.  Else it is 0, after a look at a variable.  Both are async-signal-safe; errno may change.
+ */
+int las_reads(int fd);
+void las_has_read(int fd);
+
 #ifdef __cplusplus
 }
 #endif

@@ -20,6 +20,7 @@
 #include "base/fork.h"
 #include "base/futex.h"
 #include "base/umem.h"
+#include "lanes/announce.h"
 #include "lanes/crew.h"
 #include "lanes/file.h"
 #include "lanes/native.h"
@@ -255,6 +256,17 @@ EXPORT long las_io_pgetevents(io_context_t handle, long min_nr, long nr, struct 
 	memset(&mask, 0, sizeof(mask));
 	memcpy(&mask, sigmask, LAS_SIGSET_BYTES);
 	return getevents(handle, min_nr, nr, events, timeout, &mask);
+}
+
+EXPORT int las_reads(int fd)
+{
+	return las_process_ready() && las_announce_reads(fd);
+}
+
+EXPORT void las_has_read(int fd)
+{
+	if (las_process_ready())
+		las_announce_has_read(fd);
 }
 
 EXPORT int las_io_owns(io_context_t handle)

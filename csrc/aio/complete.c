@@ -10,6 +10,7 @@
 #include "base/pool.h"
 #include "base/stats.h"
 #include "base/sys.h"
+#include "lanes/announce.h"
 #include "lanes/crew.h"
 #include "lanes/native.h"
 
@@ -177,12 +178,21 @@ void las_complete_share(struct las_ctx *ctx)
 		las_native_kick(las_load_acquire(&ctx->native));
 }
 
+/* With the kernel, and the eventfd has to be raised here. */
+static bool is_notifying(const struct las_req *req)
+{
+	return req->lane == LAS_LANE_NATIVE && req->eventfd && !req->announced;
+}
+
 static void moved(struct las_req *req)
 {
 	struct las_ctx *ctx = las_ctx_of(req->owner);
 
-	if (req->eventfd)
+	if (req->announced && req->eventfd)
+		las_announce_take_back(req->eventfd->fd); /* there is no event yet */
+	else if (req->eventfd)
 		las_sub_acq_rel(&ctx->notifying, 1);
+	req->announced = false;
 	las_complete_elsewhere(ctx);
 }
 
@@ -192,6 +202,7 @@ static void complete(struct las_req *req, long result)
 	struct las_event event = { .data = req->data, .obj = req->obj, .res = result };
 	struct las_hold *eventfd = req->eventfd;
 	bool may_block = req->eventfd_may_block, settles = req->settles;
+	bool announced = req->announced, notifying = is_notifying(req);
 	enum las_lane lane = req->lane;
 
 	req->eventfd = NULL;
@@ -199,11 +210,11 @@ static void complete(struct las_req *req, long result)
 	las_req_put(req);
 	las_complete_post(ctx, &event, 1, false);
 	if (eventfd) {
-		if (las_hold_has_number(eventfd))
+		if (!announced && las_hold_has_number(eventfd))
 			las_complete_raise(eventfd->fd, 1, may_block);
 		las_hold_put(eventfd);
 	}
-	if (eventfd && lane == LAS_LANE_NATIVE)
+	if (notifying)
 		las_sub_acq_rel(&ctx->notifying, 1);
 	let_go(ctx, settles, lane);
 }
@@ -247,9 +258,12 @@ static void complete_all(struct las_req **reqs, unsigned n)
 		struct las_req *req = reqs[i];
 
 		events[i] = (struct las_event){ .data = req->data, .obj = req->obj, .res = req->result };
-		notes[i] = (struct note){ req->eventfd, req->eventfd_may_block };
-		notifying += req->eventfd != NULL;
-		req->eventfd = NULL;
+		notes[i] = (struct note){ NULL, false };
+		if (is_notifying(req)) {
+			notes[i] = (struct note){ req->eventfd, req->eventfd_may_block };
+			notifying++;
+			req->eventfd = NULL;
+		}
 		las_crew_paid(req);
 		las_req_put(req);
 	} while (++i < n);
@@ -264,13 +278,13 @@ static void complete_all(struct las_req **reqs, unsigned n)
 static void discard(struct las_req *req)
 {
 	struct las_ctx *ctx = las_ctx_of(req->owner);
-	bool settles = req->settles, eventfd = req->eventfd;
+	bool settles = req->settles, notifying = is_notifying(req);
 	enum las_lane lane = req->lane;
 
 	las_crew_paid(req);
 	las_req_put(req);
 	las_slot_put(&ctx->slots);
-	if (lane == LAS_LANE_NATIVE && eventfd)
+	if (notifying)
 		las_sub_acq_rel(&ctx->notifying, 1);
 	let_go(ctx, settles, lane);
 }

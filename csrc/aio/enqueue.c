@@ -10,6 +10,7 @@
 #include "base/config.h"
 #include "base/stats.h"
 #include "base/sys.h"
+#include "lanes/announce.h"
 #include "lanes/crew.h"
 #include "lanes/order.h"
 #include "lanes/pollset.h"
@@ -49,11 +50,12 @@ static bool crew_can_help(struct las_submission *s)
 static struct las_req *make_request(struct las_submission *s, struct las_candidate *c, enum las_lane lane, bool hold)
 {
 	struct las_req *req = las_req_get();
+	bool announced = c->announced && lane == LAS_LANE_NATIVE;
 
 	if (!req)
 		return NULL;
 	req->op.kind = LAS_OP_POLL; /* nothing to give back yet, should a hold fail */
-	if ((hold && las_file_hold(c->file, &req->file) < 0) || hold_eventfd(s, c, req) < 0) {
+	if ((hold && las_file_hold(c->file, &req->file) < 0) || ((hold || !announced) && hold_eventfd(s, c, req) < 0)) {
 		las_req_put(req);
 		return NULL;
 	}
@@ -64,6 +66,8 @@ static struct las_req *make_request(struct las_submission *s, struct las_candida
 	req->fd = c->file->fd;
 	req->flags = c->file->flags;
 	req->lane = (uint8_t)lane;
+	req->announced = announced;
+	req->resfd = (int)c->iocb.resfd;
 	req->bounded = c->op.kind != LAS_OP_POLL && (lane == LAS_LANE_NATIVE || las_file_bounded(c->file));
 	req->device = (uint32_t)(c->file->device ^ c->file->device >> 8);
 	return req;
@@ -75,7 +79,8 @@ static void accept(struct las_submission *s, struct las_req *req)
 	las_ctx_hold(s->ctx, 1);
 	las_crew_owe(req);
 	if (req->lane == LAS_LANE_NATIVE) {
-		if (req->eventfd)
+		s->announced += req->announced;
+		if (req->eventfd && !req->announced)
 			las_add_relaxed(&s->ctx->notifying, 1); /* the system call orders it before the event */
 		return;
 	}
@@ -206,11 +211,36 @@ static bool may_wait(const struct las_file *file, struct las_op *op)
 	return !(file->flags & O_NONBLOCK);
 }
 
+/*
+ * The kernel has raised the eventfd of a request for which there is no event yet: that is taken back, and done here when
+ * there is.  Without a descriptor for that it is raised already, since the request is going to be run here and now.
+ */
+static void announce_later(struct las_submission *s, struct las_req *req)
+{
+	struct las_file *eventfd;
+
+	las_announce_stop(las_load_acquire(&s->ctx->native));
+	if (!req->unseen && !req->eventfd &&
+	    (las_submission_eventfd(s, (uint32_t)req->resfd, &eventfd) < 0 ||
+	     las_file_hold(eventfd, &req->eventfd) < 0)) {
+		if (req->turned_away)
+			las_complete_raise(req->resfd, 1, true);
+		return;
+	}
+	if (!req->turned_away)
+		las_announce_take_back(req->resfd);
+	req->announced = false;
+	if (!req->unseen)
+		las_add_relaxed(&s->ctx->notifying, 1); /* it has an eventfd, and is with the kernel yet */
+}
+
 /* The kernel would not have it after all; its descriptor is still open.  It is accepted: it runs, here if need be. */
 static void carry_on(struct las_submission *s, struct las_req *req)
 {
 	struct las_file *file;
 
+	if (req->announced)
+		announce_later(s, req);
 	if (req->unseen || was_misled(s, req)) {
 		s->withdrawn++;
 		req->owner->discard(req);
@@ -239,9 +269,10 @@ void las_enqueue_flush(struct las_submission *s)
 	struct las_link refused, *l;
 
 	las_list_init(&refused);
-	las_native_submit(las_load_acquire(&ctx->native), s->native, s->native_count, must_be_reaped(ctx), &refused);
+	las_native_submit(las_load_acquire(&ctx->native), s->native, s->native_count,
+	                  s->native_count > s->announced && must_be_reaped(ctx), &refused);
 	las_count(native, s->native_count);
-	s->native_count = 0;
+	s->native_count = s->announced = 0;
 	s->unseen = false;
 	while ((l = las_list_pop(&refused)))
 		carry_on(s, las_container_of(l, struct las_req, link));
@@ -291,6 +322,14 @@ bool las_goes_unseen(struct las_submission *s)
 	return las_config.lanes & LAS_LANE_NATIVE && native_of(s->ctx);
 }
 
+bool las_enqueue_announces(struct las_submission *s, const struct las_candidate *c)
+{
+	struct las_native *native = las_load_acquire(&s->ctx->native);
+
+	return native && c->iocb.flags & LAS_FLAG_RESFD && !s->quiet && !s->look &&
+	       !las_load_relaxed(&s->ctx->shared) && las_announce_by_kernel(native, (int)c->iocb.resfd);
+}
+
 bool las_enqueue_native(struct las_submission *s, struct las_candidate *c)
 {
 	struct las_req *req;
@@ -300,14 +339,15 @@ bool las_enqueue_native(struct las_submission *s, struct las_candidate *c)
 	    las_route_is_append(c->file, &c->op) || waits_for_writes(c) || !native_of(s->ctx) || !somebody_reaps(s, c))
 		return false;
 	hold = las_native_needs_hold(&c->op); /* a late refusal goes to the crew */
-	if ((hold || c->eventfd) && !crew_can_help(s))
+	c->announced = c->announced || (c->eventfd && las_op_is_rw(&c->op) && las_enqueue_announces(s, c));
+	if ((hold || (c->eventfd && !c->announced)) && !crew_can_help(s))
 		return false; /* nor could the reaper raise the eventfd */
 	req = make_request(s, c, LAS_LANE_NATIVE, hold);
 	if (!req)
 		return false;
 	accept(s, req);
 	req->bare = c->file->bare;
-	req->unseen = c->file == &c->unseen;
+	req->unseen = c->file == &c->unseen || (c->announced && !c->eventfd);
 	s->unseen = s->unseen || req->unseen;
 	las_file_remember(c->file);
 	s->native[s->native_count++] = req;

@@ -24,8 +24,9 @@ struct las_submission {
 	struct las_link crew;                     /* requests to push at the end */
 	struct las_req *native[LAS_NATIVE_BATCH]; /* requests for the kernel */
 	unsigned native_count;
+	unsigned announced; /* of these, whose eventfd the kernel raises */
 	bool quiet;
-	bool unseen;        /* the last of them are polls that only the kernel has looked at, or will */
+	bool unseen;        /* the last of them only the kernel has looked at, or will: polls, or one eventfd */
 	unsigned withdrawn; /* how many of those that were accepted last are not, after all; they never ran */
 	bool look;          /* what follows is looked at here first */
 	bool reaper;        /* there is one */
@@ -42,6 +43,7 @@ struct las_candidate {
 	struct las_op op;
 	struct las_file unseen; /* the file, if it is the kernel that looks at it */
 	enum las_stage stage;   /* where a thread of the crew would begin */
+	bool announced;         /* the kernel raises its eventfd, and if that is NULL, looks at it too */
 };
 
 /* True if the native lane takes it. */
@@ -50,6 +52,8 @@ bool las_enqueue_native(struct las_submission *s, struct las_candidate *c);
 int las_enqueue(struct las_submission *s, struct las_candidate *c);
 /* Hands what is collected for the kernel to it, and finds a place for what it refuses. */
 void las_enqueue_flush(struct las_submission *s);
+/* Whether the kernel may raise the eventfd of a request that goes to it. */
+bool las_enqueue_announces(struct las_submission *s, const struct las_candidate *c);
 /* Whether the native lane takes a transfer within one block without a look at its file. */
 bool las_goes_unseen(struct las_submission *s);
 

@@ -83,7 +83,7 @@ static int run_or_enqueue(struct las_submission *s, struct las_candidate *c)
 	long result = 0;
 	int err;
 
-	verdict = las_route(&c->op, c->file, &c->stage, &result);
+	verdict = c->announced ? LAS_PASS : las_route(&c->op, c->file, &c->stage, &result);
 	/* Assumed yet: for the kernel to find out, if it gets the request. */
 	if (las_unlikely(verdict == LAS_PASS && c->file->assumed && !las_goes_unseen(s))) {
 		c->file->checked = false;
@@ -106,6 +106,26 @@ static int run_or_enqueue(struct las_submission *s, struct las_candidate *c)
 	return err;
 }
 
+/*
+ * The only request of its call, for a file that the native lane had a moment ago: the kernel looks at its eventfd if it
+ * is to raise it, and what it refuses is begun afresh.
+ */
+static bool leave_eventfd_to_kernel(struct las_submission *s, const struct las_candidate *c)
+{
+	return s->files.alone && c->file->checked && las_enqueue_announces(s, c);
+}
+
+/* It does not go to the kernel after all; err is what else is wrong with it, which the kernel finds later. */
+static int look_at_eventfd(struct las_submission *s, struct las_candidate *c, int err)
+{
+	int eventfd_err = las_submission_eventfd(s, c->iocb.resfd, &c->eventfd);
+
+	c->announced = false;
+	if (eventfd_err && !err)
+		las_op_fini(&c->op);
+	return eventfd_err ? eventfd_err : err;
+}
+
 /* The kernel's order of checks between the iocb's fields and the operation. */
 static int check_files(struct las_submission *s, struct las_candidate *c, struct las_iocb *user)
 {
@@ -114,7 +134,8 @@ static int check_files(struct las_submission *s, struct las_candidate *c, struct
 	if (err)
 		return err;
 	c->eventfd = NULL;
-	if (c->iocb.flags & LAS_FLAG_RESFD && !s->quiet) {
+	c->announced = leave_eventfd_to_kernel(s, c);
+	if (c->iocb.flags & LAS_FLAG_RESFD && !s->quiet && !c->announced) {
 		err = las_submission_eventfd(s, c->iocb.resfd, &c->eventfd);
 		if (err)
 			return err;
@@ -133,6 +154,8 @@ static int check_files(struct las_submission *s, struct las_candidate *c, struct
 	/* What the file cannot do at all is noticed before where the bytes would be. */
 	if (las_unlikely(err == -EFAULT) && las_file_check_op(c->file, &c->op) == -EINVAL)
 		err = -EINVAL;
+	if (las_unlikely(c->announced && (err || !las_route_passes(&c->op, c->file))))
+		return look_at_eventfd(s, c, err);
 	return err;
 }
 
@@ -148,6 +171,7 @@ static bool leave_to_kernel(struct las_submission *s, struct las_candidate *c, s
 	c->unseen = (struct las_file){ .fd = (int)c->iocb.fildes, .assumed = true };
 	c->file = &c->unseen;
 	c->eventfd = NULL;
+	c->announced = false;
 	if (c->iocb.flags & LAS_FLAG_RESFD && !s->quiet && las_submission_eventfd(s, c->iocb.resfd, &c->eventfd))
 		return false;
 	if (!las_umem_writable(&user->key, sizeof(user->key)) || las_request_decode(&c->iocb, c->file, &c->op))
@@ -237,7 +261,7 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 	s.quiet = quiet;
 	s.unseen = s.look = s.reaper = s.asked_descriptors = s.asked_priority = false;
 	s.shares_descriptors = true;
-	s.native_count = s.withdrawn = 0;
+	s.native_count = s.announced = s.withdrawn = 0;
 	las_ctx_used(ctx);
 	las_store_relaxed(&ctx->unwaited, las_load_relaxed(&ctx->unwaited) + 1); /* a hint: lost updates are harmless */
 	las_batch_init(&s.files, nr == 1);

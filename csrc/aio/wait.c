@@ -24,6 +24,7 @@
 #include "base/pool.h"
 #include "base/stats.h"
 #include "base/umem.h"
+#include "lanes/announce.h"
 #include "lanes/crew.h"
 #include "lanes/native.h"
 #include "lanes/reaper.h"
@@ -76,8 +77,10 @@ static long take(struct las_ctx *ctx, long nr, struct las_event *events)
 	struct las_native *native = las_load_acquire(&ctx->native);
 	uint32_t available, n;
 
-	if (native && las_native_in_flight(native) && !las_table_is_stranger())
+	if (native && las_native_in_flight(native) && !las_table_is_stranger()) {
+		las_announce_called(native);
 		las_native_drain(native, las_ring_available(&ctx->slots) == 0);
+	}
 	available = las_ring_available(&ctx->slots);
 	if (available > nr)
 		available = (uint32_t)nr;

@@ -23,6 +23,7 @@ void las_native_init(void)
 	memset(&pool, 0, sizeof(pool));
 	las_list_init(&pool.all);
 	las_pool_init(&pool.memory, (sizeof(struct las_native) + LAS_CACHE_LINE - 1) / LAS_CACHE_LINE * LAS_CACHE_LINE);
+	las_announce_init();
 	las_reaper_init();
 }
 
@@ -53,6 +54,7 @@ static struct las_native *set_up(unsigned depth)
 		native->ring = (struct las_ring *)hidden;
 		native->depth = depth;
 		native->lent = true;
+		las_announce_begin(native);
 		las_list_init(&native->polls);
 		las_list_push(&pool.all, &native->link);
 		pool.count++;
@@ -74,6 +76,8 @@ struct las_native *las_native_get(unsigned depth)
 		native->lent = true;
 	wait = pool.failed_at && las_ticks() - pool.failed_at < RETRY_TICKS;
 	las_unlock(&pool.lock);
+	if (native)
+		las_announce_begin(native);
 	if (native || wait)
 		return native;
 	native = set_up(depth);
@@ -85,6 +89,7 @@ struct las_native *las_native_get(unsigned depth)
 
 void las_native_put(struct las_native *native)
 {
+	las_announce_forget(native);
 	las_lock(&pool.lock);
 	native->lent = false;
 	las_unlock(&pool.lock);
@@ -102,7 +107,8 @@ unsigned las_native_reap_all(void)
 		unsigned in_flight = las_native_in_flight(native);
 
 		total += in_flight;
-		if (in_flight && las_native_has_work(native) && n < LAS_NATIVE_BATCH) {
+		if (in_flight && las_native_has_work(native) && !las_load_relaxed(&native->announce.counted) &&
+		    n < LAS_NATIVE_BATCH) {
 			/* To the end, so that others have their turn when more than a batch are busy. */
 			las_list_remove(l);
 			las_list_push(&pool.all, l);

@@ -12,6 +12,7 @@
 #include "base/abi.h"
 #include "base/list.h"
 #include "base/lock.h"
+#include "lanes/announce.h"
 #include "lanes/native.h"
 #include "lanes/req.h"
 
@@ -39,13 +40,17 @@ struct las_native {
 	struct las_event taken[LAS_NATIVE_BATCH];
 
 	unsigned in_flight LAS_LINE_ALIGNED; /* atomic */
+	struct las_announce announce;
 };
 
 /* For the reaper, a hint: a drain may find something to do. */
 bool las_native_has_work(const struct las_native *native);
 /* False if another thread leads, which may have events in its hands.  beside: what is in the ring is taken all the same. */
 bool las_native_drain_now(struct las_native *native, bool beside);
-/* What was taken off the ring together, n <= LAS_NATIVE_BATCH, in the hands of the only thread that may act on it. */
-void las_native_finish_all(struct las_native *native, struct las_req **reqs, unsigned n);
+/*
+ * What was taken off the ring together, n <= LAS_NATIVE_BATCH, in the hands of the only thread that may act on it.  True if
+ * the kernel had announced some that are events now.
+ */
+bool las_native_finish_all(struct las_native *native, struct las_req **reqs, unsigned n);
 
 #endif

@@ -157,8 +157,9 @@ bool las_native_has_work(const struct las_native *native)
 bool las_native_drain_now(struct las_native *native, bool beside)
 {
 	struct las_req *reqs[LAS_NATIVE_BATCH];
+	struct las_announce_turn turn = las_announce_take(native);
+	bool led_by_another, announced = false;
 	unsigned n, kicks = 0;
-	bool led_by_another;
 
 	do {
 		n = 0;
@@ -174,8 +175,9 @@ bool las_native_drain_now(struct las_native *native, bool beside)
 			n = take_beside_locked(native, reqs, &kicks);
 		}
 		las_unlock(&native->lock);
-		las_native_finish_all(native, reqs, n);
+		announced = las_native_finish_all(native, reqs, n) || announced;
 	} while (n == LAS_NATIVE_BATCH);
+	las_announce_taken(native, &turn, announced);
 	if (las_unlikely(kicks))
 		las_native_kick(native);
 	return !led_by_another;

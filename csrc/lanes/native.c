@@ -54,7 +54,8 @@ bool las_native_needs_hold(const struct las_op *op)
 	        (uint64_t)op->offset / SINGLE_BLOCK != ((uint64_t)op->offset + op->bytes - !!op->bytes) / SINGLE_BLOCK);
 }
 
-static void encode(struct las_req *req, int reaper_fd)
+/* resfd: the reaper's eventfd, or -1. */
+static void encode(struct las_req *req, int resfd)
 {
 	static const uint8_t vector[] = { [LAS_OP_READ] = LAS_CMD_PREADV, [LAS_OP_WRITE] = LAS_CMD_PWRITEV };
 	static const uint8_t simple[] = { [LAS_OP_READ] = LAS_CMD_PREAD,
@@ -87,9 +88,11 @@ static void encode(struct las_req *req, int reaper_fd)
 	} else if (op->kind == LAS_OP_POLL) {
 		k->buf = op->poll_events;
 	}
-	if (reaper_fd >= 0) {
+	if (req->announced)
+		resfd = req->resfd;
+	if (resfd >= 0) {
 		k->flags |= LAS_FLAG_RESFD;
-		k->resfd = (uint32_t)reaper_fd;
+		k->resfd = (uint32_t)resfd;
 	}
 }
 
@@ -163,8 +166,9 @@ static void finish(struct las_native *native, struct las_req *req, int64_t res, 
 }
 
 /* The same for what was taken off the ring together, n <= LAS_NATIVE_BATCH: most of it is just done. */
-void las_native_finish_all(struct las_native *native, struct las_req **reqs, unsigned n)
+bool las_native_finish_all(struct las_native *native, struct las_req **reqs, unsigned n)
 {
+	bool announced = false;
 	unsigned done = 0;
 
 	for (unsigned i = 0; i < n; i++) {
@@ -175,12 +179,14 @@ void las_native_finish_all(struct las_native *native, struct las_req **reqs, uns
 			continue;
 		}
 		forget_poll(native, req);
+		announced = announced || req->announced;
 		reqs[done++] = req;
 	}
 	if (done == 0)
-		return;
+		return false;
 	reqs[0]->owner->complete_all(reqs, done);  /* a hidden context serves one owner at a time */
 	las_sub_acq_rel(&native->in_flight, done); /* last, as above */
+	return announced;
 }
 
 /* Before a request goes down: its iocb, its place among the polls. */
@@ -247,9 +253,14 @@ static void hold_refused(struct las_native *native, struct las_req **reqs, unsig
 {
 	uint64_t suspected = suspects(native, reqs, n, since);
 
-	for (unsigned i = 0; suspected && i < n; i++)
-		if (suspected >> i & 1 && !reqs[i]->file && las_op_is_rw(&reqs[i]->op))
+	for (unsigned i = 0; suspected && i < n; i++) {
+		if (!(suspected >> i & 1) || !las_op_is_rw(&reqs[i]->op))
+			continue;
+		if (!reqs[i]->file)
 			(void)las_hold_get(reqs[i]->fd, LAS_HOLD_LOCKS, &reqs[i]->file);
+		if (reqs[i]->announced && !reqs[i]->eventfd)
+			(void)las_hold_get(reqs[i]->resfd, LAS_HOLD_PLAIN, &reqs[i]->eventfd);
+	}
 }
 
 static void turn_away(struct las_req *req, int64_t result)
@@ -267,6 +278,7 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 	struct las_hold *reaper = reaped ? las_reaper_get() : NULL;
 	struct place before = place_of(native);
 	unsigned done = 0;
+	struct las_announce_turn turn;
 
 	for (unsigned i = 0; i < n; i++) {
 		prepare(native, reqs[i], reaper ? reaper->fd : -1);
@@ -286,11 +298,13 @@ void las_native_submit(struct las_native *native, struct las_req **reqs, unsigne
 			while (done < n)
 				turn_away(reqs[done++], -EAGAIN);
 	}
+	turn = las_announce_take(native);
 	if (!las_native_drain_now(native, false))
 		hold_refused(native, reqs, n, before);
 	for (unsigned i = 0; i < n; i++)
 		if (__atomic_exchange_n(&reqs[i]->phase, LAS_PHASE_KERNEL, __ATOMIC_ACQ_REL) == LAS_PHASE_FOUND)
 			finish(native, reqs[i], reqs[i]->result, refused);
+	las_announce_taken(native, &turn, false);
 	if (reaper)
 		las_hold_put(reaper);
 }

@@ -90,7 +90,7 @@ void las_native_raise(int eventfd);
 /* Asks the kernel to give up a poll (of this obj, unless it is 0): true if its event is on the way. */
 bool las_native_cancel(struct las_native *native, const struct las_owner *owner, uint64_t obj);
 
-/* For the reaper: drains every hidden context that nobody leads; how many requests are in flight altogether. */
+/* For the reaper: drains every hidden context that nobody leads, but those of announce.h; how many requests are in flight altogether. */
 unsigned las_native_reap_all(void);
 
 #endif

@@ -18,6 +18,7 @@
 #include "base/futex.h"
 #include "base/lock.h"
 #include "base/stats.h"
+#include "lanes/announce.h"
 #include "lanes/crew.h"
 #include "lanes/native.h"
 #include "lanes/table.h"
@@ -42,7 +43,7 @@ void las_reaper_init(void)
 /* Moves on, or calls the crew to, whatever nobody looks after: how much there is. */
 static unsigned look(void)
 {
-	return las_native_reap_all() + las_crew_look();
+	return las_announce_watch() + las_native_reap_all() + las_crew_look();
 }
 
 static void close_eventfd(void)

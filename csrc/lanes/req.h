@@ -45,7 +45,7 @@ struct las_req {
 	struct las_owner *owner;
 	struct las_op op;
 	struct las_hold *file;     /* native: only if the kernel may give it back late */
-	struct las_hold *eventfd;  /* or NULL */
+	struct las_hold *eventfd;  /* or NULL; announced: only if the kernel may give it back late */
 	struct las_order *order;   /* its place among others on the same inode, or NULL */
 	uint64_t data, obj;        /* echoed in the event */
 	uint32_t device;           /* hashed st_dev, for fairness among devices */
@@ -60,12 +60,14 @@ struct las_req {
 	bool bare;                 /* native: goes down without NOWAIT */
 	bool unseen;               /* native: io_submit has to refuse it before those after it are begun */
 	bool turned_away;          /* native: io_submit said no, there was no event */
+	bool announced;            /* native: the kernel raises the eventfd, see announce.h */
 	bool cancelled;            /* native: a poll that the kernel is giving up */
 	uint8_t lane;              /* LAS_LANE_NATIVE or LAS_LANE_CREW: where it is counted */
 	int flags;                 /* the file's, as of submit */
 	uint16_t predictor;        /* where the crew notes how long it took, or 0 */
 	int16_t priority;          /* the submitter's I/O priority */
 	int fd;                    /* native: the program's descriptor, good until io_submit returns */
+	int resfd;                 /* announced: the eventfd's number, as good as fd */
 	uint32_t phase;            /* native: who acts on its result; atomic */
 	int64_t result;            /* native */
 	struct las_native *native; /* crew: where it may be begun instead of being run, or NULL */

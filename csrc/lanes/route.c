@@ -244,6 +244,11 @@ static bool may_assume(const struct las_op *op, const struct las_file *file)
 	       las_order_idle();
 }
 
+bool las_route_passes(const struct las_op *op, const struct las_file *file)
+{
+	return file->assumed && waits_for_device(file) && may_assume(op, file);
+}
+
 static int confirm(const struct las_op *op, struct las_file *file)
 {
 	int err = las_file_confirm(file);

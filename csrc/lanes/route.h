@@ -14,6 +14,9 @@
 /* If it is passed on, *stage says how far it has got: whether its pages are on their way, or have to be asked for. */
 enum las_verdict las_route(struct las_op *op, struct las_file *file, enum las_stage *stage, long *result);
 
+/* Whether las_route would pass it on unseen: an assumed file that the kernel looks at itself. */
+bool las_route_passes(const struct las_op *op, const struct las_file *file);
+
 /* A write whose place in the file is its end, so that order matters. */
 bool las_route_is_append(const struct las_file *file, const struct las_op *op);
 

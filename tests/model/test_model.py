@@ -47,6 +47,8 @@ DEEP = {
 MODELS = {f"waiting-{name}": ("waiting", macros) for name, macros in PROGRAMS.items()} | {
     "request": ("request", ""),
     "reaper": ("reaper", ""),
+    "announce": ("announce", ""),
+    "announce-past": ("announce", "PAST"),
 }
 # Everybody who waits is served in the end, if every thread that can go on does.
 LIVE = ["waiting-alone", "waiting-elsewhere", "waiting-destroyed", "request", "reaper"]
@@ -71,6 +73,13 @@ MUTATIONS = {
     "SLEEP_UNSEEN": "reaper",  # the reaper does not look again before it sleeps
     "END_UNASKED": "reaper",  # it ends though it has been woken
     "AWAKE_BEFORE_START": "reaper",  # it counts as awake before it is known to exist
+    "RAISE_FIRST": "announce",  # the kernel raises the eventfd before the event is in its ring
+    "NO_HANDS": "announce",  # who has read the eventfd does not wait for what others are moving on
+    "HANDS_FIRST": "announce",  # it does so before it looks at the hidden ring
+    "HANDS_AFTER": "announce",  # others say so after they have taken events
+    "ARRIVES_FIRST": "announce",  # it counts its arrival before it has looked
+    "NO_READING": "announce",  # between the read and the look nobody knows of it
+    "NO_TELL": "announce-past",  # who reads past the library is not told again
 }
 
 
@@ -123,7 +132,8 @@ def test_mistake_is_found(mutation: str, tmp_path: Path) -> None:
 
 def test_every_mistake_is_tried() -> None:
     """Each #ifdef of a mutation in the models is one of those above."""
-    options = {word.split("=")[0] for macros in [*PROGRAMS.values(), *DEEP.values()] for word in macros.split()}
+    used = [macros for _, macros in MODELS.values()]
+    options = {word.split("=")[0] for macros in [*used, *DEEP.values()] for word in macros.split()}
     conditions = {
         name for path in HERE.glob("*.pml") for name in re.findall(r"#ifn?def (\w+)|defined\((\w+)\)", path.read_text())
     }

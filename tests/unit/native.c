@@ -13,21 +13,9 @@
 
 static struct f_context *const hidden = &f_contexts[0];
 
-/* A file that counts as direct, whatever the file system can. */
-static int direct_fd = -1;
-
-static long say_direct(int fd, int cmd, uintptr_t arg)
-{
-	long ret = u_real.fcntl(fd, cmd, arg);
-
-	return cmd == F_GETFL && fd == direct_fd && ret >= 0 ? ret | O_DIRECT : ret;
-}
-
 static int direct_file(size_t bytes)
 {
-	direct_fd = t_file("direct", bytes);
-	las_sys.fcntl = say_direct;
-	return direct_fd;
+	return f_direct(t_file("direct", bytes));
 }
 
 static struct iocb iocbs[128], *list[128];
@@ -608,8 +596,7 @@ TEST(a_leader_that_waits_for_several_keeps_no_event_from_a_second_thread)
 	f_install();
 	las_sys.io_getevents = patient_getevents;
 	ctx = t_context(4);
-	direct_fd = file;
-	las_sys.fcntl = say_direct;
+	f_direct(file);
 	prepare_reads(file, 2);
 	leader = t_thread(submit_two_and_wait, ctx);
 	f_await_waiter_for(hidden, 2);

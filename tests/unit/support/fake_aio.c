@@ -18,6 +18,22 @@ static struct f_context *find(uintptr_t handle)
 	FAIL("%lx is no context of the fake", (long)handle);
 }
 
+static int direct_fd = -1;
+
+static long say_direct(int fd, int cmd, uintptr_t arg)
+{
+	long ret = u_real.fcntl(fd, cmd, arg);
+
+	return cmd == F_GETFL && fd == direct_fd && ret >= 0 ? ret | O_DIRECT : ret;
+}
+
+int f_direct(int fd)
+{
+	direct_fd = fd;
+	las_sys.fcntl = say_direct;
+	return fd;
+}
+
 static long fake_setup(unsigned nr, uintptr_t *handle)
 {
 	struct f_context *c;

@@ -29,6 +29,8 @@ extern int (*f_refuse)(struct f_context *c, const struct las_iocb *iocb);
 
 /* Puts the fake behind las_sys. */
 void f_install(void);
+/* The descriptor counts as opened with O_DIRECT from now on, whatever the file system can; only one does.  Returns it. */
+int f_direct(int fd);
 /* The i-th iocb that was submitted ends with this result. */
 void f_finish(struct f_context *c, int i, int64_t res);
 /* The fake call itself, for a hook that stands before it. */
