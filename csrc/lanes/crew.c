@@ -166,7 +166,8 @@ static void reset_affinity(void)
 		las_sys.sched_setaffinity(0, (size_t)n, process);
 }
 
-void las_crew_be_patient(void)
+/* Woken, a thread waits for its turn instead of taking the processor from whoever has just submitted. */
+static void be_patient(void)
 {
 	if (las_sys.sched_getscheduler(0) == SCHED_OTHER)
 		las_sys.sched_setscheduler(0, SCHED_BATCH);
@@ -293,7 +294,7 @@ static void *thread_main(void *arg)
 
 	name_thread();
 	reset_affinity();
-	las_crew_be_patient();
+	be_patient();
 	las_lock(&c->lock);
 	do {
 		struct las_bucket *from;

@@ -35,12 +35,6 @@ void las_crew_push(struct las_link *batch, bool lazily);
 /* For the reaper: calls a thread to what was pushed lazily and still waits.  How many requests wait. */
 unsigned las_crew_look(void);
 
-/*
- * For a thread of ours, at its start: woken, it waits for its turn instead of taking the processor from whoever has
- * just submitted.  A policy that the program has chosen stays.
- */
-void las_crew_be_patient(void);
-
 /* Has a thread close what lingers, which may take for ever. */
 void las_crew_sweep(void);
 
