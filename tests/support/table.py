@@ -44,6 +44,25 @@ The Linux Test Project (of August 2026), built from its sources, on ext4: all of
 xfstests (of January 2026), built from its sources, on ext4 and xfs: `fsx -A` in three modes, `fsstress` with `awrite`
 and `aread`, `aiocp`, `aiodio_sparse2`, and the `aio-dio-regress` programs for races at the end of the file, in holes,
 with fallocate, fcntl, stat and reflinks: the same exit statuses on the kernel and on the shim.
+
+MySQL 9.7.4 (Debian unstable, in a chroot of its own), native AIO and O_DIRECT: initialized, filled with more than fits
+its buffer pool, killed while it wrote, recovered: the same checksums on the kernel, on the shim, and with `head,crew`.
+
+OceanBase seekdb 1.4.0 (PyPI, pylibseekdb), which brings a libaio of its own: filled over SQL, killed while it wrote,
+recovered, read through an index: the same sums on all three. DiskANN (PyPI, diskannpy 0.7.0), whose wheel has libaio
+under a name with a hash: an index built on disk and searched by two threads found the same neighbours on all three.
+
+sanlock as a daemon (without a watchdog): a lockspace joined, a lease held by a command, and left again.
+qemu-system-x86_64 with its disk behind virtio-blk and virtio-scsi in an I/O thread, NVMe, AHCI, LSI SCSI and USB: the
+same disk afterwards. fio with some 45 sets of options more than the table has (zones, verification by SHA-3, logs of
+latencies, deduplication, priorities by block size, `/dev/null` and `/dev/full`, ...): the same exit statuses and
+messages. Its `io_submit_mode=offload` hangs now and then while it starts its threads, on the kernel too; so does
+btreplay (blktrace 1.2.0), which otherwise sent all 400 requests of a trace on all three.
+
+fio, qemu-img, ioping and stress-ng with jemalloc, tcmalloc, libeatmydata, libfaketime, valgrind, gdb, strace,
+bubblewrap, `unshare -Ur`, a sandbox without `/proc`, `chrt`, `ionice`, `taskset`, and limits on descriptors (14), the
+stack, file size, locked memory and addresses: as on the kernel, and the shim answered. Valgrind notes `unknown 'how'
+field` where the shim asks the kernel about a pointer.
 """.splitlines()
 
 
