@@ -217,6 +217,9 @@ static bool is_on_its_way(struct las_announce *a)
 }
 
 /*
+ * KERNEL: count-before-event: there the event is in the ring whenever the eventfd is raised (test:
+ * announced.ring_after_poll_alone).
+ *
  * The reaper has moved an event some looks ago, and its thread has not come by since.  If nobody has read the eventfd
  * yet, all is well, and edges are given once more.  If somebody has, it was not through us, and may sleep again by now.
  * Programs that call io_getevents find everything there, and may rely on the count.

@@ -247,6 +247,24 @@ TEST(counter_is_read_by_other_calls_too)
 	CHECK_EQ(load.finished, load.started);
 }
 
+TEST(ring_after_poll_alone)
+{
+	struct pollfd p = { .events = POLLIN };
+
+	prepare(0);
+	p.fd = load.efd;
+	for (int i = 0; i < 100; i++) {
+		start(&load.iocbs[0]);
+		count();
+		t_ring(load.ctx)->head = t_ring(load.ctx)->tail;
+	}
+	start(&load.iocbs[0]);
+	CHECK_EQ(poll(&p, 1, -1), 1);
+	if (DIFFERS("count-before-event"))
+		t_ring_wait(load.ctx, 1);
+	CHECK_EQ(t_ring_count(load.ctx), 1);
+}
+
 static void *read_and_take(void *arg)
 {
 	(void)arg;
