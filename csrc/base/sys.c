@@ -350,18 +350,6 @@ static long sys_sched_setaffinity(int pid, size_t bytes, const void *mask)
 	return enter(SYS_sched_setaffinity, pid, L(bytes), L(mask), 0, 0, 0);
 }
 
-static long sys_sched_getscheduler(int pid)
-{
-	return enter(SYS_sched_getscheduler, pid, 0, 0, 0, 0, 0);
-}
-
-static long sys_sched_setscheduler(int pid, int policy)
-{
-	struct sched_param none = { 0 };
-
-	return enter(SYS_sched_setscheduler, pid, policy, L(&none), 0, 0, 0);
-}
-
 static long sys_prlimit(int resource, void *old)
 {
 	return enter(SYS_prlimit64, 0, resource, 0, L(old), 0, 0);
@@ -441,8 +429,6 @@ struct las_sys las_sys = {
 	.ioprio_get = sys_ioprio_get,
 	.sched_getaffinity = sys_sched_getaffinity,
 	.sched_setaffinity = sys_sched_setaffinity,
-	.sched_getscheduler = sys_sched_getscheduler,
-	.sched_setscheduler = sys_sched_setscheduler,
 	.prlimit = sys_prlimit,
 	.thread_start = sys_thread_start,
 };

@@ -76,8 +76,6 @@ struct las_sys {
 	long (*ioprio_get)(int which, int who);
 	long (*sched_getaffinity)(int pid, size_t bytes, void *mask);
 	long (*sched_setaffinity)(int pid, size_t bytes, const void *mask);
-	long (*sched_getscheduler)(int pid);
-	long (*sched_setscheduler)(int pid, int policy); /* of priority 0 */
 	long (*prlimit)(int resource, void *old);
 	long (*thread_start)(void *(*entry)(void *), void *arg); /* detached, every signal blocked, small stack */
 };

@@ -20,7 +20,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/ioprio.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -166,13 +165,6 @@ static void reset_affinity(void)
 		las_sys.sched_setaffinity(0, (size_t)n, process);
 }
 
-/* Woken, a thread waits for its turn instead of taking the processor from whoever has just submitted. */
-static void be_patient(void)
-{
-	if (las_sys.sched_getscheduler(0) == SCHED_OTHER)
-		las_sys.sched_setscheduler(0, SCHED_BATCH);
-}
-
 static void *thread_main(void *arg);
 
 /*
@@ -294,7 +286,6 @@ static void *thread_main(void *arg)
 
 	name_thread();
 	reset_affinity();
-	be_patient();
 	las_lock(&c->lock);
 	do {
 		struct las_bucket *from;

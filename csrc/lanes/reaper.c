@@ -10,7 +10,6 @@
 #include "lanes/reaper.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -139,24 +138,12 @@ static bool sleep_idle(void)
 	return !end;
 }
 
-/*
- * Not patient, as the crew's threads are (crew.c), one of which may have started this one: a completion wakes it, and
- * the program hears of that no sooner than it runs.  Beside threads that never rest each turn is milliseconds away.
- */
-static void be_prompt(void)
-{
-	if (las_sys.sched_getscheduler(0) == SCHED_BATCH &&
-	    las_sys.sched_getscheduler((int)las_table_process()) == SCHED_OTHER)
-		las_sys.sched_setscheduler(0, SCHED_OTHER);
-}
-
 static void *thread_main(void *arg)
 {
 	unsigned idle = 0;
 
 	(void)arg;
 	prctl(PR_SET_NAME, "syslet/reaper");
-	be_prompt();
 	do {
 		for (idle = 0; idle < IDLE_LOOKS; idle++) {
 			if (look())

@@ -440,23 +440,6 @@ TEST(idle_threads_end)
 	u_owner_await(&owner, 31);
 }
 
-static int policy = -1;
-
-static long note_policy(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
-{
-	__atomic_store_n(&policy, sched_getscheduler(0), __ATOMIC_SEQ_CST);
-	return u_real.pwritev2(fd, iov, n, offset, flags);
-}
-
-TEST(threads_do_not_take_the_processor_from_the_program)
-{
-	prepare();
-	las_sys.pwritev2 = note_policy;
-	push(&owner, 0, 1, 0, true);
-	u_owner_await(&owner, 1);
-	CHECK_EQ(policy, sched_getscheduler(0) == SCHED_OTHER ? SCHED_BATCH : sched_getscheduler(0));
-}
-
 TEST(a_slow_write_does_not_keep_reads_of_its_device_waiting)
 {
 	static char byte;

@@ -2,9 +2,7 @@
 #include "fake_aio.h"
 
 #include <poll.h>
-#include <sched.h>
 #include <setjmp.h>
-#include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -770,44 +768,6 @@ static long counted_ppoll(struct pollfd *fds, size_t n, const struct timespec *t
 {
 	u_count(&naps);
 	return u_real.ppoll(fds, n, timeout, mask);
-}
-
-static int policy = -1;
-static struct iocb one;
-
-static long note_policy(int epoll, struct epoll_event *events, int n, int timeout, const sigset_t *mask)
-{
-	__atomic_store_n(&policy, sched_getscheduler(0), __ATOMIC_SEQ_CST);
-	u_count(&naps);
-	return u_real.epoll_pwait(epoll, events, n, timeout, mask);
-}
-
-/* As a thread of the crew does that begins a request: it is SCHED_BATCH, and whom it starts inherits that. */
-static void *submit_patiently(void *arg)
-{
-	struct sched_param none = { 0 };
-
-	CHECK(sched_setscheduler(0, SCHED_BATCH, &none) == 0);
-	CHECK_RET(t_submit(*(io_context_t *)arg, &one), 1);
-	return NULL;
-}
-
-TEST(the_reaper_does_not_wait_for_its_turn)
-{
-	int ends[2];
-	io_context_t ctx;
-
-	f_install();
-	las_sys.epoll_pwait = note_policy;
-	ctx = t_context(4);
-	u_pipe(ends);
-	io_prep_poll(&one, ends[0], POLLIN);
-	io_set_eventfd(&one, t_own(eventfd(0, EFD_NONBLOCK)));
-	t_join(t_thread(submit_patiently, &ctx));
-	u_await(&naps, 1);
-	CHECK_EQ(__atomic_load_n(&policy, __ATOMIC_SEQ_CST), sched_getscheduler(0));
-	f_finish(hidden, 0, POLLIN);
-	t_reap_one(ctx);
 }
 
 TEST(the_reaper_naps_between_its_looks)
