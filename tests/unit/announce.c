@@ -374,7 +374,7 @@ TEST(a_forked_child_knows_nothing_of_it)
 	pid_t child;
 
 	if (U_TSAN)
-		SKIP("ThreadSanitizer does not follow a fork of several threads");
+		SKIP("n/a: ThreadSanitizer does not follow a fork of several threads");
 	get_used(0);
 	CHECK_RET(submit_read(), 1);
 	child = fork();
