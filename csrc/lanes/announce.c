@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/uio.h>
 
+#include "base/futex.h"
 #include "base/hold.h"
 #include "base/lock.h"
 #include "base/sys.h"
@@ -16,7 +17,9 @@
 
 #define PLACES 16 /* hidden contexts, each looked at by every arrival; more are the reaper's */
 #define READS 16  /* of the eventfd, by its thread, that tell how a program learns of events */
-#define LOOKS 5   /* of the reaper, for whoever has read the eventfd to get from there to the ring */
+#define YIELDS 16 /* before it sleeps, for NAP_NS, as nobody wakes it */
+#define NAP_NS ((int64_t)100 * 1000)
+#define LOOKS 5 /* of the reaper, for whoever has read the eventfd to get from there to the ring */
 
 static struct {
 	struct las_lock lock; /* guards both against each other */
@@ -122,6 +125,19 @@ static void doubt(struct las_announce *a, uint32_t since)
 	las_store_release(&a->doubts, LOOKS); /* since before it */
 }
 
+/* For the time of a few copies; a thread of high priority lets those of lower run that are at it. */
+static void await_hands(struct las_announce *a)
+{
+	uint32_t hands;
+
+	for (unsigned i = 0; (hands = las_load_acquire(&a->hands)) != 0; i++) {
+		if (i < YIELDS)
+			sched_yield();
+		else
+			las_futex_wait(&a->hands, hands, las_now_ns() + NAP_NS);
+	}
+}
+
 /*
  * What was in the hidden ring when the eventfd was raised is in the public one afterwards, whoever has taken it off: other
  * threads say so in `hands` before they do.  Only what a call has in its hands that this very thread has
@@ -138,8 +154,7 @@ static void look(struct las_native *native)
 		return;
 	las_native_drain(native, false);
 	las_fence_seq_cst(); /* looks for events before it looks for hands; they say so before they take */
-	while (las_load_acquire(&a->hands))
-		sched_yield();
+	await_hands(a);
 	if (own && !las_inside)
 		las_add_acq_rel(&a->arrivals, 1);
 }
