@@ -76,8 +76,10 @@ bool las_announce_by_kernel(struct las_native *native, int fd)
 {
 	struct las_announce *a = &native->announce;
 
-	if (las_likely(las_load_relaxed(&a->fd) == fd && las_load_relaxed(&a->thread) == las_thread_self()))
+	if (las_likely(las_load_relaxed(&a->fd) == fd && las_load_relaxed(&a->thread) == las_thread_self())) {
+		las_store_relaxed(&a->visits, las_load_relaxed(&a->visits) + 1);
 		return las_load_relaxed(&a->by_kernel);
+	}
 	las_announce_stop(native);
 	las_store_relaxed(&a->fd, fd);
 	las_store_relaxed(&a->thread, las_thread_self());
@@ -122,6 +124,7 @@ static void count_read(struct las_native *native)
 static void doubt(struct las_announce *a, uint32_t since)
 {
 	las_store_relaxed(&a->since, since);
+	las_store_relaxed(&a->visited, las_load_relaxed(&a->visits));
 	las_store_release(&a->doubts, LOOKS); /* since before it */
 }
 
@@ -255,7 +258,9 @@ static void tell_again(struct las_native *native)
 	if (las_file_ask_again(&file) == 0 && las_file_check_eventfd(&file) == 0 &&
 	    las_sys.ppoll(&p, 1, &at_once, NULL) == 1 && p.revents & POLLOUT && !is_on_its_way(a)) {
 		count = !(p.revents & POLLIN);
-		las_announce_stop(native);
+		/* Who is busy with the ring need not read the eventfd for a while; who sleeps has waited for the event. */
+		if (count || las_load_relaxed(&a->visits) == las_load_relaxed(&a->visited))
+			las_announce_stop(native);
 		if (!count || !las_load_relaxed(&a->called))
 			las_sys.write(hold->fd, &count, sizeof(count));
 	}

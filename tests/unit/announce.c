@@ -287,6 +287,20 @@ TEST(who_has_not_read_the_eventfd_yet_is_not_told_twice)
 	CHECK_EQ(raised(), 0);
 }
 
+TEST(who_is_busy_with_the_ring_need_not_read_the_eventfd)
+{
+	get_used(0);
+	for (int i = 0; i < 20; i++) {
+		CHECK_RET(submit_read(), 1);
+		CHECK(kernel_announces());
+		finish_latest(4096);
+		t_ring_wait(ctx, 1); /* the reaper's look */
+		drop_one();
+		t_sleep_ms(2);
+	}
+	CHECK_EQ(raised(), 20);
+}
+
 TEST(who_calls_for_events_may_rely_on_the_count)
 {
 	struct io_event event;
