@@ -122,7 +122,7 @@ TEST(counter_then_ring_one_at_a_time)
 	check_all();
 }
 
-TEST(ring_and_counter_by_edges)
+static int begin_by_edges(void)
 {
 	int epoll = t_own(epoll_create1(0));
 	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
@@ -131,6 +131,14 @@ TEST(ring_and_counter_by_edges)
 	CHECK_EQ(epoll_ctl(epoll, EPOLL_CTL_ADD, load.efd, &event), 0);
 	for (int i = 0; i < DEPTH; i++)
 		start(&load.iocbs[i]);
+	return epoll;
+}
+
+TEST(ring_and_counter_by_edges)
+{
+	int epoll = begin_by_edges();
+	struct epoll_event event;
+
 	while (load.finished < REQUESTS) {
 		uint64_t value;
 
@@ -148,13 +156,9 @@ TEST(ring_and_counter_by_edges)
 /* With edges the counter may grow for ever; who reads it now and then looks at the ring afterwards. */
 TEST(ring_by_edges_and_seldom_the_counter)
 {
-	int epoll = t_own(epoll_create1(0));
-	struct epoll_event event = { .events = EPOLLIN | EPOLLET };
+	int epoll = begin_by_edges();
+	struct epoll_event event;
 
-	prepare(EFD_NONBLOCK);
-	CHECK_EQ(epoll_ctl(epoll, EPOLL_CTL_ADD, load.efd, &event), 0);
-	for (int i = 0; i < DEPTH; i++)
-		start(&load.iocbs[i]);
 	for (int n = 1; load.finished < REQUESTS; n++) {
 		CHECK_EQ(epoll_wait(epoll, &event, 1, -1), 1);
 		if (n % 32 == 0)
