@@ -317,11 +317,6 @@ static bool somebody_reaps(struct las_submission *s, const struct las_candidate 
 	return s->reaper;
 }
 
-bool las_goes_unseen(struct las_submission *s)
-{
-	return las_config.lanes & LAS_LANE_NATIVE && native_of(s->ctx);
-}
-
 bool las_enqueue_announces(struct las_submission *s, const struct las_candidate *c)
 {
 	struct las_native *native = las_load_acquire(&s->ctx->native);
@@ -369,8 +364,6 @@ int las_enqueue(struct las_submission *s, struct las_candidate *c)
 	struct las_req *req;
 	int err;
 
-	if (las_unlikely(c->file->assumed))
-		return -EAGAIN; /* no memory for a request, and no good idea of the file */
 	err = las_file_look(c->file);
 	if (err)
 		return err;

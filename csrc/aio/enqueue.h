@@ -54,8 +54,6 @@ int las_enqueue(struct las_submission *s, struct las_candidate *c);
 void las_enqueue_flush(struct las_submission *s);
 /* Whether the kernel may raise the eventfd of a request that goes to it. */
 bool las_enqueue_announces(struct las_submission *s, const struct las_candidate *c);
-/* Whether the native lane takes a transfer within one block without a look at its file. */
-bool las_goes_unseen(struct las_submission *s);
 
 /* In submit.c: the event of a request that is done, and the eventfd of that number. */
 void las_submission_post(struct las_submission *s, const struct las_candidate *c, long result);

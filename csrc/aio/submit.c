@@ -76,45 +76,6 @@ static void flush_native(struct las_submission *s)
 		las_enqueue_flush(s);
 }
 
-/* From here on the op may own memory. */
-static int run_or_enqueue(struct las_submission *s, struct las_candidate *c)
-{
-	enum las_verdict verdict;
-	long result = 0;
-	int err;
-
-	verdict = c->announced ? LAS_PASS : las_route(&c->op, c->file, &c->stage, &result);
-	/* Assumed yet: for the kernel to find out, if it gets the request. */
-	if (las_unlikely(verdict == LAS_PASS && c->file->assumed && !las_goes_unseen(s))) {
-		c->file->checked = false;
-		verdict = las_route(&c->op, c->file, &c->stage, &result);
-	}
-	switch (verdict) {
-	case LAS_DONE:
-		las_submission_post(s, c, result);
-		las_op_fini(&c->op);
-		return 0;
-	case LAS_REFUSE:
-		err = (int)result;
-		break;
-	default:
-		err = las_enqueue_native(s, c) ? 0 : las_enqueue(s, c);
-		break;
-	}
-	if (err)
-		las_op_fini(&c->op);
-	return err;
-}
-
-/*
- * The only request of its call, for a file that the native lane had a moment ago: the kernel looks at its eventfd if it
- * is to raise it, and what it refuses is begun afresh.
- */
-static bool leave_eventfd_to_kernel(struct las_submission *s, const struct las_candidate *c)
-{
-	return s->files.alone && c->file->checked && las_enqueue_announces(s, c);
-}
-
 /* It does not go to the kernel after all; err is what else is wrong with it, which the kernel finds later. */
 static int look_at_eventfd(struct las_submission *s, struct las_candidate *c, int err)
 {
@@ -124,6 +85,57 @@ static int look_at_eventfd(struct las_submission *s, struct las_candidate *c, in
 	if (eventfd_err && !err)
 		las_op_fini(&c->op);
 	return eventfd_err ? eventfd_err : err;
+}
+
+/* What the native lane does not take.  From here on the op may own memory. */
+static int finish_or_enqueue(struct las_submission *s, struct las_candidate *c, enum las_verdict verdict, long result)
+{
+	int err;
+
+	switch (verdict) {
+	case LAS_DONE:
+		las_submission_post(s, c, result);
+		las_op_fini(&c->op);
+		return 0;
+	case LAS_REFUSE:
+		err = (int)result;
+		break;
+	default:
+		err = las_enqueue(s, c);
+		break;
+	}
+	if (err)
+		las_op_fini(&c->op);
+	return err;
+}
+
+static int run_or_enqueue(struct las_submission *s, struct las_candidate *c)
+{
+	enum las_verdict verdict;
+	long result = 0;
+
+	verdict = c->announced ? LAS_PASS : las_route(&c->op, c->file, &c->stage, &result);
+	if (verdict == LAS_PASS && las_enqueue_native(s, c))
+		return 0;
+	/* Passed on for the kernel to find out what is only assumed, but it does not get the request. */
+	if (las_unlikely(verdict == LAS_PASS && c->file->assumed)) {
+		int err = c->announced && !c->eventfd ? look_at_eventfd(s, c, 0) : 0;
+
+		if (err)
+			return err;
+		c->announced = c->file->checked = false;
+		verdict = las_route(&c->op, c->file, &c->stage, &result);
+	}
+	return finish_or_enqueue(s, c, verdict, result);
+}
+
+/*
+ * The only request of its call, for a file that the native lane had a moment ago: the kernel looks at its eventfd if it
+ * is to raise it, and what it refuses is begun afresh.
+ */
+static bool leave_eventfd_to_kernel(struct las_submission *s, const struct las_candidate *c)
+{
+	return s->files.alone && c->file->checked && las_enqueue_announces(s, c);
 }
 
 /* The kernel's order of checks between the iocb's fields and the operation. */

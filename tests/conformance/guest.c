@@ -981,6 +981,48 @@ TEST(thread_with_a_descriptor_table_of_its_own_direct)
 	check_own_table(t_directory("LAS_TEST_EXT4"), true);
 }
 
+/* One by one, so that what is known of the descriptor from the request before is all that is asked. */
+static void *read_with_and_without_eventfd(void *arg)
+{
+	const struct own_table *t = arg;
+	char *buf = t_pages(4096);
+	struct iocb iocb;
+	int fd, eventfd_;
+
+	CHECK_EQ(unshare(CLONE_FILES), 0);
+	fd = open(t->mine, O_RDONLY | O_DIRECT);
+	eventfd_ = eventfd(0, EFD_NONBLOCK);
+	CHECK(fd >= 0 && eventfd_ >= 0);
+	for (int round = 0; round < 200; round++) {
+		eventfd_t count;
+
+		CHECK_EQ(t_pread(t->ctx, fd, buf, 4096, 0), 4096);
+		io_prep_pread(&iocb, fd, buf, 4096, 4096);
+		io_set_eventfd(&iocb, eventfd_);
+		CHECK_EQ(t_run(t->ctx, &iocb), 4096);
+		t_check_pattern(buf, 4096, 0, 4096);
+		while (eventfd_read(eventfd_, &count)) { /* raised after the event is there */
+		}
+		CHECK_EQ(count, 1);
+	}
+	return NULL;
+}
+
+TEST(thread_with_a_descriptor_table_of_its_own_that_begins_to_use_an_eventfd)
+{
+	struct own_table t = { .ctx = t_context(16), .mine = t_directory("LAS_TEST_EXT4") };
+	char *buf = t_pages(4096), path[4096];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/own-table-eventfd-%d", t.mine, (int)getpid());
+	t.mine = path;
+	CHECK_EQ(fsync(t_file(path, 16 * 4096)), 0);
+	fd = t_open(path, O_RDONLY | O_DIRECT);
+	CHECK_EQ(t_pread(t.ctx, fd, buf, 4096, 0), 4096); /* helpers exist from now on */
+	t_join(t_thread(read_with_and_without_eventfd, &t));
+	CHECK_EQ(unlink(path), 0);
+}
+
 TEST(thread_with_a_descriptor_table_of_its_own_that_must_wait)
 {
 	t_stall_delay(1);
