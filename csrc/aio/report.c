@@ -110,7 +110,9 @@ static void write_line(void)
 		write_to_stderr(line, (size_t)n);
 		return;
 	}
-	fd = las_sys.openat(AT_FDCWD, las_config.stats_path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0666);
+	/* A named pipe that nobody reads must not hold the process, nor a terminal become its own. */
+	fd = las_sys.openat(AT_FDCWD, las_config.stats_path,
+	                    O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC | O_NONBLOCK | O_NOCTTY, 0666);
 	if (fd < 0)
 		return;
 	las_sys.write((int)fd, line, (size_t)n);

@@ -189,6 +189,21 @@ def test_stats_do_not_wait_for_a_reader_that_has_gone(build_dir: Path, compiled:
     assert done.returncode == 0
 
 
+def test_stats_do_not_wait_for_the_reader_of_a_named_pipe(
+    run: Run, build_dir: Path, compiled: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Without one the program ends as it would; with one the line is read."""
+    program = link_with(compiled, build_dir, "libaio.so.1")
+    os.mkfifo(tmp_path / "pipe")
+    assert run("--stats=pipe", "--", program).returncode == 0
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        assert run("--stats=pipe", "--", program).returncode == 0
+        assert json.loads(os.read(reader, 4096))["contexts"] > 0
+    finally:
+        os.close(reader)
+
+
 def test_stats_in_a_file_are_not_written_over(build_dir: Path, compiled: Callable[..., Path], tmp_path: Path) -> None:
     """What a shell's next command says there comes after them."""
     with (tmp_path / "log").open("wb") as log:
