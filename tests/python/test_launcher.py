@@ -530,8 +530,7 @@ def test_variables_of_the_caller_hold_without_options(run: Run) -> None:
     "options",
     [
         *[["--lanes=fast"], ["--lanes="], ["--lanes=head,"], ["--lanes"], ["--inline=maybe"], ["--what"], []],
-        *[["--stats="], ["--stats=nowhere/s", "true"], ["--stats=/nowhere/s", "true"], ["--stats=.", "true"]],
-        [""],
+        *[["--stats="], [""]],
     ],
 )
 def test_wrong_use_is_told(run: Run, options: Sequence[str]) -> None:
@@ -539,15 +538,23 @@ def test_wrong_use_is_told(run: Run, options: Sequence[str]) -> None:
     refused(run(*options), 125)
 
 
+@pytest.mark.parametrize(
+    ("file", "reason"), [("nowhere/s", "does not exist"), ("/nowhere/s", "does not exist"), (".", "directory")]
+)
+def test_stats_file_that_cannot_be_is_told(run: Run, file: str, reason: str) -> None:
+    """The program would end, and no line tell that the shim was there."""
+    refused(run(f"--stats={file}", "true"), 125, f"--stats={file}", reason)
+
+
 @pytest.mark.parametrize("file", ["mine", "new"])
 def test_stats_file_that_cannot_be_written_is_told(run: Run, tmp_path: Path, file: str) -> None:
-    """The program would end, and no line tell that the shim was there."""
+    """Neither an existing one nor one that would have to be made."""
     (tmp_path / "mine").write_text("")
     (tmp_path / "mine").chmod(0o400)
     tmp_path.chmod(0o500)
     if os.access(tmp_path / "mine", os.W_OK):
         pytest.skip("n/a: root may write everywhere")
-    refused(run(f"--stats={file}", "true"), 125, "--stats")
+    refused(run(f"--stats={file}", "true"), 125, "--stats", "permission")
 
 
 def test_verbose_says_what_is_set(run: Run) -> None:
@@ -636,4 +643,25 @@ def test_directory_that_ld_preload_cannot_name_is_told(build_dir: Path, tmp_path
     for part in ("bin", "lib"):
         shutil.copytree(build_dir / part, home / part, symlinks=True)
     done = subprocess.run([home / "bin" / "libaio-shim", "run", "true"], capture_output=True, text=True, check=False)
-    refused(done, 125, "LD_PRELOAD")
+    refused(done, 125, "LD_PRELOAD", "elsewhere")
+
+
+def test_path_need_not_lead_to_the_launchers_tools(
+    build_dir: Path, compiled: Callable[..., Path], tmp_path: Path
+) -> None:
+    """It is the program's, which is looked for there only and finds it as it was."""
+    launcher = build_dir / "bin" / "libaio-shim"
+
+    def answer(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": str(tmp_path)}
+        return subprocess.run([launcher, *arguments], env=environment, capture_output=True, text=True, check=False)
+
+    (tmp_path / "tool").symlink_to(compiled("exit3.c"))
+    (tmp_path / "static").symlink_to(compiled("exit3.c", "-static"))
+    done = answer("run", "--lanes=head,crew", "tool")
+    assert (done.returncode, done.stdout, done.stderr) == (3, "", "")
+    refused(answer("run", "static"), 126, "static")
+    refused(answer("run", "env"), 127, "env", "not found in PATH")
+    assert answer("run", "/bin/sh", "-c", 'echo "$PATH"').stdout == f"{tmp_path}\n"
+    done = answer("config", "--cflags")
+    assert (done.stdout, done.stderr) == (f"-I{build_dir / 'include'}\n", "")
