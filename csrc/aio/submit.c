@@ -42,7 +42,8 @@ static void flush_raises(struct las_submission *s)
 	for (unsigned i = 0; i < s->eventfds.count; i++) {
 		struct las_file *file = &s->eventfds.files[i];
 
-		if (s->raises[i])
+		/* Unless another thread has put another file on its number, as was found out when it was to be held. */
+		if (s->raises[i] && las_likely(file->is_eventfd))
 			las_complete_raise(file->hold ? file->hold->fd : file->fd, s->raises[i],
 			                   !(file->flags & O_NONBLOCK));
 		s->raises[i] = 0;

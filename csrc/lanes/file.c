@@ -371,28 +371,66 @@ void las_file_join(struct las_file *file)
 	file->looked = file->looked || las_file_bounded(file); /* whether anything else is a stream, nobody has noted */
 }
 
+#define STALE 1 /* no error number of the kernel's: the number is another file's since it was looked at */
+
+/*
+ * A hold on the file that was looked at.  Another thread may put another file on the number at any time: under a name
+ * that is not its own, such a hold would be taken for one that the program has closed, and never be.  In an overlay a
+ * file's numbers may change, when it is copied up.
+ */
+static int hold_anew(struct las_file *file)
+{
+	enum las_hold_kind kind = LAS_HOLD_LOCKS; /* any file with an inode of its own may carry one */
+	int err = file->is_eventfd ? 0 : look_alone(file);
+	struct las_hold *hold;
+	struct stat st;
+
+	if (!err && S_ISREG(file->mode)) {
+		err = las_file_medium(file);
+		if (file->medium == LAS_MEDIUM_SERVER)
+			kind = LAS_HOLD_LINGERS;
+	} else if (file->is_eventfd || las_file_anonymous(file) || S_ISSOCK(file->mode)) {
+		kind = LAS_HOLD_PLAIN;
+	}
+	if (!err)
+		err = las_hold_get(file->fd, kind, &hold);
+	if (err)
+		return err;
+	if (file->medium != LAS_MEDIUM_STACKED) {
+		err = (int)las_sys.fstat(hold->fd, &st);
+		if (!err && (st.st_ino != file->inode || st.st_dev != file->device))
+			err = STALE;
+		if (err) {
+			las_hold_put(hold);
+			return err;
+		}
+		las_hold_name(hold, file->device, file->inode);
+	}
+	file->hold = hold;
+	offer(file);
+	return 0;
+}
+
+/* Asks anew what the number stands for. */
+static int look_again(struct las_file *file)
+{
+	bool is_eventfd = file->is_eventfd;
+	int err = las_file_ask_again(file);
+
+	return !err && is_eventfd ? las_file_check_eventfd(file) : err;
+}
+
 int las_file_hold(struct las_file *file, struct las_hold **hold)
 {
-	las_file_join(file);
-	if (!file->hold) {
-		enum las_hold_kind kind = LAS_HOLD_LOCKS; /* any file with an inode of its own may carry one */
-		int err = file->is_eventfd ? 0 : look_alone(file);
+	int err;
 
-		if (!err && S_ISREG(file->mode)) {
-			err = las_file_medium(file);
-			if (file->medium == LAS_MEDIUM_SERVER)
-				kind = LAS_HOLD_LINGERS;
-		} else if (file->is_eventfd || las_file_anonymous(file) || S_ISSOCK(file->mode)) {
-			kind = LAS_HOLD_PLAIN;
-		}
-		if (!err)
-			err = las_hold_get(file->fd, kind, &file->hold);
+	las_file_join(file);
+	while (!file->hold) {
+		err = hold_anew(file);
+		if (las_unlikely(err == STALE))
+			err = look_again(file);
 		if (err)
 			return err;
-		/* In an overlay a file's numbers may change, when it is copied up. */
-		if (file->medium != LAS_MEDIUM_STACKED)
-			las_hold_name(file->hold, file->device, file->inode);
-		offer(file);
 	}
 	las_hold_ref(file->hold);
 	*hold = file->hold;

@@ -295,6 +295,48 @@ TEST(descriptor_numbers_recycled_under_load_while_requests_wait)
 	t_stall_delay(0);
 }
 
+/* ---- a thread that puts one file, then the other, on a number, as fast as it can ---- */
+
+struct exchange {
+	int files[2], number;
+	bool done;
+};
+
+static void *exchange_files(void *arg)
+{
+	struct exchange *exchange = arg;
+
+	for (unsigned i = 0; !__atomic_load_n(&exchange->done, __ATOMIC_RELAXED); i++)
+		CHECK_EQ(dup2(exchange->files[i % 2], exchange->number), exchange->number);
+	return NULL;
+}
+
+/* Whichever it is, the kernel reads one of them, and lets it go. */
+TEST(number_that_another_thread_gives_to_other_files_all_the_time)
+{
+	const char *directory = t_directory("LAS_TEST_EXT4");
+	io_context_t ctx = t_context(8);
+	struct exchange exchange = { .number = t_own(open("/dev/null", O_RDONLY)) };
+	char *buf = t_pages(8192), name[2][4096];
+	pthread_t thread;
+
+	for (int i = 0; i < 2; i++) {
+		snprintf(name[i], sizeof(name[i]), "%s/exchange-%d", directory, i);
+		t_close(t_file(name[i], 8192));
+		exchange.files[i] = t_open(name[i], O_RDONLY | O_DIRECT);
+	}
+	CHECK_EQ(dup2(exchange.files[0], exchange.number), exchange.number);
+	thread = t_thread(exchange_files, &exchange);
+	for (int i = 0; i < 5000; i++) {
+		CHECK_RET(t_pread(ctx, exchange.number, buf, 8192, 0), 8192);
+		t_check_pattern(buf, 8192, 0, 0);
+	}
+	__atomic_store_n(&exchange.done, true, __ATOMIC_RELAXED);
+	t_join(thread);
+	for (int i = 0; i < 2; i++)
+		CHECK_EQ(unlink(name[i]), 0);
+}
+
 TEST(eventfd_may_be_closed)
 {
 	io_context_t ctx = t_context(8);

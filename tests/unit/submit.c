@@ -313,6 +313,53 @@ TEST(an_eventfd_may_be_closed_after_io_submit)
 	CHECK_EQ(lseek(fd, 0, SEEK_END), 0);
 }
 
+/* ---- another thread puts another file on a number while io_submit looks at it ---- */
+
+static int changing = -1, taking_over = -1;
+
+static long changed_fcntl(int fd, int cmd, uintptr_t arg)
+{
+	if (cmd == F_DUPFD_CLOEXEC && fd == changing && taking_over >= 0) {
+		CHECK_EQ(dup2(taking_over, changing), changing);
+		taking_over = -1;
+	}
+	return u_real.fcntl(fd, cmd, arg);
+}
+
+TEST(a_number_that_changes_hands_meanwhile_stands_for_one_file_or_the_other)
+{
+	io_context_t ctx = t_context(64);
+	int other = t_file("other", 4096);
+
+	prepare_reads(cold_file(4096), 1, 4096);
+	changing = cold_fd;
+	taking_over = other;
+	las_sys.fcntl = changed_fcntl;
+	CHECK_RET(t_submit(ctx, &iocbs[0]), 1);
+	t_reap(ctx, 1, events);
+	CHECK_EQ(taking_over, -1);
+	check_reads(1, 4096);
+	/* The harness sees that what was held is let go. */
+}
+
+TEST(an_eventfd_whose_number_changes_hands_meanwhile_has_nothing_written_over_it)
+{
+	io_context_t ctx = t_context(64);
+	int fd = t_own(eventfd(0, EFD_NONBLOCK)), innocent = t_own(open("innocent", O_RDWR | O_CREAT, 0644));
+
+	prepare_reads(cold_file(4096), 1, 4096);
+	io_set_eventfd(&iocbs[0], fd);
+	changing = fd;
+	taking_over = innocent;
+	las_sys.fcntl = changed_fcntl;
+	CHECK_RET(t_submit(ctx, &iocbs[0]), 1);
+	t_reap(ctx, 1, events);
+	CHECK_EQ(taking_over, -1);
+	check_reads(1, 4096);
+	t_sleep_ms(10);
+	CHECK_EQ(lseek(innocent, 0, SEEK_END), 0);
+}
+
 TEST(quiet_submission_raises_nothing_for_what_is_complete_already)
 {
 	io_context_t ctx = t_context(64);
