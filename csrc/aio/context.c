@@ -120,6 +120,11 @@ static unsigned size_of(uint32_t pages)
 	return size;
 }
 
+static size_t ring_bytes(unsigned size)
+{
+	return (size_t)las_config.page_bytes << size;
+}
+
 static struct las_ctx *fresh_locked(unsigned size)
 {
 	struct las_ctx *ctx = las_pool_get(&contexts.pool);
@@ -128,7 +133,7 @@ static struct las_ctx *fresh_locked(unsigned size)
 		return NULL;
 	memset(ctx, 0, sizeof(*ctx));
 	ctx->busy = LAS_CTX_DEAD;
-	if (cut_locked(ctx, LAS_PAGE_BYTES << size) < 0 || las_handle_register_locked(ctx) < 0) {
+	if (cut_locked(ctx, ring_bytes(size)) < 0 || las_handle_register_locked(ctx) < 0) {
 		las_pool_put(&contexts.pool, ctx);
 		return NULL;
 	}
@@ -145,7 +150,7 @@ static struct las_ctx *recycled_locked(unsigned size)
 			return NULL;
 		ctx = las_container_of(l, struct las_ctx, link);
 		/* The program may have protected or unmapped its ring; a hole is not handed out again. */
-		if (las_sys.mprotect(ctx->slots.handle, LAS_PAGE_BYTES << size, PROT_READ | PROT_WRITE) == 0)
+		if (las_sys.mprotect(ctx->slots.handle, ring_bytes(size), PROT_READ | PROT_WRITE) == 0)
 			return ctx;
 	}
 }
@@ -166,7 +171,7 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
 	uint32_t nr, pages;
 	struct las_ctx *ctx;
 	unsigned size;
-	int err = las_ring_size(n, las_config.possible_cpus, &nr, &pages);
+	int err = las_ring_size(n, las_config.possible_cpus, las_config.page_bytes, &nr, &pages);
 
 	if (err)
 		return err;
@@ -213,7 +218,7 @@ int las_ctx_create(unsigned n, struct las_ctx **out)
  */
 static bool bring_home_locked(struct las_ctx *ctx)
 {
-	void *handle = las_sys.mremap_dup(ctx->slots.view, LAS_PAGE_BYTES << size_of(ctx->slots.pages));
+	void *handle = las_sys.mremap_dup(ctx->slots.view, ring_bytes(size_of(ctx->slots.pages)));
 
 	if (!handle || las_handle_relocate_locked(ctx, handle) < 0)
 		return false;
@@ -227,12 +232,12 @@ static bool bring_home_locked(struct las_ctx *ctx)
  */
 static void recycle(struct las_ctx *ctx)
 {
-	size_t bytes = (size_t)ctx->slots.pages * LAS_PAGE_BYTES;
+	size_t bytes = (size_t)ctx->slots.pages * las_config.page_bytes;
+	size_t kept = (size_t)KEEP_PAGES * las_config.page_bytes;
 
 	/* A large ring gives its memory back, its addresses stay readable. */
-	if (ctx->slots.pages > KEEP_PAGES)
-		las_sys.madvise((char *)ctx->slots.view + KEEP_PAGES * LAS_PAGE_BYTES,
-		                bytes - KEEP_PAGES * LAS_PAGE_BYTES, MADV_REMOVE);
+	if (bytes > kept)
+		las_sys.madvise((char *)ctx->slots.view + kept, bytes - kept, MADV_REMOVE);
 	las_lock(&las_handles.lock);
 	if (las_likely(!ctx->moved) || bring_home_locked(ctx))
 		las_list_push(&contexts.free[size_of(ctx->slots.pages)], &ctx->link);

@@ -92,7 +92,7 @@ struct las_ctx *las_handle_find_moved(const void *handle)
 	struct las_handle_table *t;
 	uint32_t id;
 
-	if ((uintptr_t)handle % LAS_PAGE_BYTES || !las_umem_readable(at, sizeof(*at)) || at->magic != LAS_RING_MAGIC)
+	if ((uintptr_t)handle % LAS_RING_ALIGN || !las_umem_readable(at, sizeof(*at)) || at->magic != LAS_RING_MAGIC)
 		return NULL;
 	id = at->id;
 	las_lock(&las_handles.lock);

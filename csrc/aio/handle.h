@@ -17,7 +17,7 @@
 #include "base/atomic.h"
 #include "base/lock.h"
 
-#define LAS_PAGE_BYTES ((size_t)4096)
+#define LAS_RING_ALIGN ((size_t)4096) /* at least; the kernel's pages may be larger */
 
 struct las_handle {
 	const void *handle; /* written last, release */
@@ -36,7 +36,7 @@ extern struct las_handles {
 
 static inline size_t las_handle_hash(const void *handle)
 {
-	return (size_t)((uintptr_t)handle / LAS_PAGE_BYTES * 0x9e3779b97f4a7c15u >> 20);
+	return (size_t)((uintptr_t)handle / LAS_RING_ALIGN * 0x9e3779b97f4a7c15u >> 20);
 }
 
 static inline struct las_handle *las_handle_entry(struct las_handle_table *t, const void *handle)

@@ -4,10 +4,9 @@
 #include <errno.h>
 #include <string.h>
 
-#define PAGE_BYTES 4096u
 #define KERNEL_MAX (0x10000000u / sizeof(struct las_event)) /* fs/aio.c: "prevent overflows" */
 
-int las_ring_size(unsigned n, unsigned cpus, uint32_t *nr, uint32_t *pages)
+int las_ring_size(unsigned n, unsigned cpus, unsigned page_bytes, uint32_t *nr, uint32_t *pages)
 {
 	uint32_t least = n > cpus * 4 ? n : cpus * 4, slots = least * 2;
 	uint64_t bytes;
@@ -22,8 +21,8 @@ int las_ring_size(unsigned n, unsigned cpus, uint32_t *nr, uint32_t *pages)
 		return -EAGAIN;
 	slots += 2; /* one full ring more than twice n, as the kernel: a ring of nr holds nr - 1 */
 	bytes = sizeof(struct las_ring) + (uint64_t)slots * sizeof(struct las_event);
-	*pages = (uint32_t)((bytes + PAGE_BYTES - 1) / PAGE_BYTES);
-	*nr = (uint32_t)((*pages * (uint64_t)PAGE_BYTES - sizeof(struct las_ring)) / sizeof(struct las_event));
+	*pages = (uint32_t)((bytes + page_bytes - 1) / page_bytes);
+	*nr = (uint32_t)((*pages * (uint64_t)page_bytes - sizeof(struct las_ring)) / sizeof(struct las_event));
 	return 0;
 }
 

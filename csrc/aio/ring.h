@@ -25,10 +25,10 @@
 #include "base/atomic.h"
 
 struct las_slots {
-	struct las_ring *view;   /* the library's mapping */
-	struct las_ring *handle; /* the program's mapping: its io_context_t */
-	uint32_t nr;             /* slots; the copy in the ring is the program's to spoil */
-	uint32_t pages;
+	struct las_ring *view;              /* the library's mapping */
+	struct las_ring *handle;            /* the program's mapping: its io_context_t */
+	uint32_t nr;                        /* slots; the copy in the ring is the program's to spoil */
+	uint32_t pages;                     /* of the kernel's size */
 	uint32_t accepted LAS_LINE_ALIGNED; /* requests ever accepted, less those withdrawn; atomic */
 	uint64_t done LAS_LINE_ALIGNED;     /* completed << 32 | tail; written under the context's lock */
 };
@@ -43,8 +43,8 @@ static inline uint32_t las_done_tail(uint64_t done)
 	return (uint32_t)done;
 }
 
-/* Slots for io_setup(n): 0 and *nr, *pages; or the kernel's -EINVAL or -EAGAIN. */
-int las_ring_size(unsigned n, unsigned cpus, uint32_t *nr, uint32_t *pages);
+/* Slots for io_setup(n) with so many processors and such pages: 0 and *nr, *pages; or the kernel's -EINVAL or -EAGAIN. */
+int las_ring_size(unsigned n, unsigned cpus, unsigned page_bytes, uint32_t *nr, uint32_t *pages);
 
 /* An empty ring of this many slots in the given pages. */
 void las_ring_init(struct las_slots *s, uint32_t id);

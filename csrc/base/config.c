@@ -123,6 +123,7 @@ void las_config_load(void)
 	                                                             : LAS_INLINE_AUTO;
 	las_config.settle = strcmp(variable(SETTLE), "1") == 0;
 	las_config.possible_cpus = possible_cpus();
+	las_config.page_bytes = (unsigned)sysconf(_SC_PAGESIZE);
 	las_config.stats_path[0] = '\0';
 	if (strlen(path) < sizeof(las_config.stats_path))
 		memcpy(las_config.stats_path, path, strlen(path) + 1);

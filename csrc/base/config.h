@@ -19,6 +19,7 @@ struct las_config {
 	enum las_inline inline_mode; /* LIBAIO_SHIM_INLINE: auto, nowait, never */
 	bool settle;                 /* LIBAIO_SHIM_SETTLE=1 */
 	unsigned possible_cpus;      /* the kernel's number, on which the size of a ring depends */
+	unsigned page_bytes;         /* the kernel's pages, of which a ring is made: 4, 16 or 64 KiB */
 	char program[64];            /* its name, before it wrote a title over its arguments */
 	char stats_path[PATH_MAX];   /* LIBAIO_SHIM_STATS: file for the line at exit; empty: none */
 };

@@ -1,6 +1,7 @@
 /* context.c - handles and lifetimes: what is a context, what was one, and what never will be. */
 #include "unit.h"
 
+#include "base/config.h"
 #include "libaio_shim.h"
 
 static long destroy_wild(uintptr_t handle)
@@ -203,6 +204,53 @@ TEST(one_view_of_the_ring_will_do)
 	io_prep_pread(&iocb, t_file("file", 1), &byte, 1, 0);
 	for (int i = 0; i < 500; i++)
 		CHECK_EQ(t_run(ctx, &iocb), 1);
+}
+
+/* What a kernel with pages of 64 KiB, as some of aarch64 have, says of an address between them. */
+static long protect_large_pages(void *addr, size_t bytes, int prot)
+{
+	return (uintptr_t)addr % 65536 ? -EINVAL : u_real.mprotect(addr, bytes, prot);
+}
+
+static void *map_large_pages(void *addr, size_t bytes, int prot, int flags)
+{
+	char *at = u_real.mmap(addr, bytes + 65536, prot, flags);
+
+	u_count(&maps);
+	return at ? at + (-(uintptr_t)at & 65535) : NULL;
+}
+
+TEST(contexts_use_the_same_memory_where_pages_are_large)
+{
+	io_context_t held[8], ctx = NULL;
+	struct io_event event;
+	struct iocb iocb;
+	unsigned before;
+	char byte;
+
+	u_start();
+	las_config.page_bytes = 65536;
+	las_sys.mprotect = protect_large_pages;
+	las_sys.mmap = map_large_pages;
+	las_sys.mremap_dup = no_second_view;
+	for (int i = 0; i < 8; i++)
+		held[i] = t_context(1);
+	CHECK_RET(io_setup(1, &ctx), 0);
+	CHECK_EQ(t_ring(ctx)->nr, 2047);
+	CHECK_EQ((uintptr_t)ctx % 65536, 0);
+	CHECK_RET(io_destroy(ctx), 0);
+	before = u_counted(&maps);
+	for (int i = 0; i < 1000; i++) {
+		ctx = NULL;
+		CHECK_RET(io_setup(1, &ctx), 0);
+		CHECK_RET(io_destroy(ctx), 0);
+	}
+	CHECK_EQ(u_counted(&maps), before);
+	io_prep_pread(&iocb, t_file("file", 1), &byte, 1, 0);
+	for (int i = 0; i < 8; i++) {
+		CHECK_RET(t_submit(held[i], &iocb), 1);
+		CHECK_RET(io_getevents(held[i], 1, 1, &event, NULL), 1);
+	}
 }
 
 TEST(counts_of_contexts_that_are_gone_are_kept)

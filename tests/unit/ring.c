@@ -9,7 +9,7 @@ static struct las_slots slots;
 /* A ring of io_setup(n) on a machine of two processors, as the kernel has it. */
 static void make_ring(unsigned n)
 {
-	CHECK_RET(las_ring_size(n, 2, &slots.nr, &slots.pages), 0);
+	CHECK_RET(las_ring_size(n, 2, 4096, &slots.nr, &slots.pages), 0);
 	slots.view = slots.handle = t_pages(slots.pages * 4096);
 	las_ring_init(&slots, 7);
 }
@@ -47,7 +47,7 @@ TEST(size_is_the_kernels)
 	uint32_t nr, pages;
 
 	for (size_t i = 0; i < sizeof(measured) / sizeof(measured[0]); i++) {
-		CHECK_RET(las_ring_size(measured[i].n, 2, &nr, &pages), 0);
+		CHECK_RET(las_ring_size(measured[i].n, 2, 4096, &nr, &pages), 0);
 		CHECK_EQ(nr, measured[i].nr);
 		CHECK_EQ(pages, (32 + nr * 32ull + 4095) / 4096);
 		CHECK(pages * 4096ull - 32 - nr * 32ull < 32); /* no slot is given away */
@@ -58,25 +58,38 @@ TEST(size_grows_with_the_processors)
 {
 	uint32_t few, many, pages;
 
-	CHECK_RET(las_ring_size(1, 2, &few, &pages), 0);
-	CHECK_RET(las_ring_size(1, 128, &many, &pages), 0);
+	CHECK_RET(las_ring_size(1, 2, 4096, &few, &pages), 0);
+	CHECK_RET(las_ring_size(1, 128, 4096, &many, &pages), 0);
 	CHECK_EQ(many, 1151); /* 512 * 2 + 2 in whole pages */
 	CHECK(few < many);
+}
+
+/* As the kernel computes it there: whole pages. */
+TEST(size_grows_with_the_pages)
+{
+	uint32_t nr, pages;
+
+	CHECK_RET(las_ring_size(1, 2, 16384, &nr, &pages), 0);
+	CHECK_EQ(nr, 511);
+	CHECK_EQ(pages, 1);
+	CHECK_RET(las_ring_size(1024, 2, 65536, &nr, &pages), 0);
+	CHECK_EQ(nr, 4095);
+	CHECK_EQ(pages, 2);
 }
 
 TEST(size_refuses_what_the_kernel_refuses)
 {
 	uint32_t nr, pages;
 
-	CHECK_RET(las_ring_size(0, 2, &nr, &pages), -EINVAL);
-	CHECK_RET(las_ring_size(INT_MAX, 2, &nr, &pages), -EINVAL);
-	CHECK_RET(las_ring_size(UINT_MAX, 2, &nr, &pages), -EINVAL);
-	CHECK_RET(las_ring_size(0x80000000, 2, &nr, &pages), -EAGAIN);
-	CHECK_RET(las_ring_size(0x80000000 + 0x10000000 / 32 / 2, 2, &nr, &pages), -EAGAIN);
-	CHECK_RET(las_ring_size(0x80000000 + 0x10000000 / 32 / 2 + 1, 2, &nr, &pages), -EINVAL);
+	CHECK_RET(las_ring_size(0, 2, 4096, &nr, &pages), -EINVAL);
+	CHECK_RET(las_ring_size(INT_MAX, 2, 4096, &nr, &pages), -EINVAL);
+	CHECK_RET(las_ring_size(UINT_MAX, 2, 4096, &nr, &pages), -EINVAL);
+	CHECK_RET(las_ring_size(0x80000000, 2, 4096, &nr, &pages), -EAGAIN);
+	CHECK_RET(las_ring_size(0x80000000 + 0x10000000 / 32 / 2, 2, 4096, &nr, &pages), -EAGAIN);
+	CHECK_RET(las_ring_size(0x80000000 + 0x10000000 / 32 / 2 + 1, 2, 4096, &nr, &pages), -EINVAL);
 	/* 2 n events of 32 bytes may take 256 MiB. */
-	CHECK_RET(las_ring_size(0x10000000 / 32 / 2, 2, &nr, &pages), 0);
-	CHECK_RET(las_ring_size(0x10000000 / 32 / 2 + 1, 2, &nr, &pages), -EINVAL);
+	CHECK_RET(las_ring_size(0x10000000 / 32 / 2, 2, 4096, &nr, &pages), 0);
+	CHECK_RET(las_ring_size(0x10000000 / 32 / 2 + 1, 2, 4096, &nr, &pages), -EINVAL);
 }
 
 TEST(header_is_the_kernels)
