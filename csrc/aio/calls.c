@@ -201,17 +201,33 @@ static int deadline_of(const struct timespec *timeout, int64_t *deadline_ns)
 	return 0;
 }
 
-/* KERNEL: what pends and is let in by the mask is delivered even if nobody had to wait; without events that is EINTR. */
-static long let_signals_in(const sigset_t *mask, long events)
+/* The program's mask, in *mask: 0, -EINVAL or -EFAULT. */
+static int copy_mask(const sigset_t *user, size_t bytes, sigset_t *mask)
+{
+	if (bytes != LAS_SIGSET_BYTES)
+		return -EINVAL;
+	if (!las_umem_readable(user, LAS_SIGSET_BYTES))
+		return -EFAULT;
+	memset(mask, 0, sizeof(*mask));
+	memcpy(mask, user, LAS_SIGSET_BYTES);
+	return 0;
+}
+
+/*
+ * KERNEL: what pends and is let in by the mask is delivered even if nobody had to wait, and whatever the call says;
+ * without events that is EINTR (test: getevents.pgetevents_with_an_error_delivers_the_signal_and_the_error).
+ */
+static long let_signals_in(const sigset_t *mask, long result)
 {
 	const struct timespec at_once = { 0, 0 };
 
-	return las_sys.ppoll(NULL, 0, &at_once, mask) == -EINTR && events == 0 ? -EINTR : events;
+	return las_sys.ppoll(NULL, 0, &at_once, mask) == -EINTR && result == 0 ? -EINTR : result;
 }
 
 static long getevents(io_context_t handle, long min_nr, long nr, struct io_event *events, struct timespec *timeout,
-                      const sigset_t *mask)
+                      const sigset_t *user_mask, size_t mask_bytes)
 {
+	sigset_t copy, *mask = NULL;
 	int64_t deadline_ns;
 	struct las_ctx *ctx;
 	long ret;
@@ -223,39 +239,34 @@ static long getevents(io_context_t handle, long min_nr, long nr, struct io_event
 	ret = deadline_of(timeout, &deadline_ns);
 	if (las_unlikely(ret))
 		return ret;
+	if (user_mask) {
+		ret = copy_mask(user_mask, mask_bytes, &copy);
+		if (ret)
+			return ret;
+		mask = &copy;
+	}
 	ctx = las_ctx_visit(handle);
-	if (las_unlikely(!ctx))
-		return -EINVAL;
-	if (las_unlikely(min_nr < 0 || min_nr > nr))
+	if (las_unlikely(!ctx || min_nr < 0 || min_nr > nr))
 		ret = -EINVAL;
 	else
 		ret = las_wait(ctx, min_nr, nr, (struct las_event *)(void *)events, deadline_ns, mask);
-	if (mask && ret >= 0)
+	if (mask)
 		ret = let_signals_in(mask, ret);
-	las_ctx_unvisit(ctx);
+	if (las_likely(ctx))
+		las_ctx_unvisit(ctx);
 	return ret;
 }
 
 EXPORT long las_io_getevents(io_context_t handle, long min_nr, long nr, struct io_event *events,
                              struct timespec *timeout)
 {
-	return getevents(handle, min_nr, nr, events, timeout, NULL);
+	return getevents(handle, min_nr, nr, events, timeout, NULL, 0);
 }
 
 EXPORT long las_io_pgetevents(io_context_t handle, long min_nr, long nr, struct io_event *events,
                               struct timespec *timeout, const sigset_t *sigmask, size_t sigset_bytes)
 {
-	sigset_t mask;
-
-	if (!sigmask)
-		return getevents(handle, min_nr, nr, events, timeout, NULL);
-	if (sigset_bytes != LAS_SIGSET_BYTES)
-		return -EINVAL;
-	if (!las_umem_readable(sigmask, LAS_SIGSET_BYTES))
-		return -EFAULT;
-	memset(&mask, 0, sizeof(mask));
-	memcpy(&mask, sigmask, LAS_SIGSET_BYTES);
-	return getevents(handle, min_nr, nr, events, timeout, &mask);
+	return getevents(handle, min_nr, nr, events, timeout, sigmask, sigset_bytes);
 }
 
 EXPORT int las_reads(int fd)

@@ -744,6 +744,51 @@ TEST(pgetevents_bad_mask_pointer_is_efault)
 	CHECK_RET(t_reap_one(ctx), 16);
 }
 
+/* By number, as no library lets the size be chosen. */
+static long pgetevents_by_number(io_context_t ctx, struct timespec *timeout, const void *mask, size_t bytes)
+{
+	struct io_event event;
+	struct {
+		const void *mask;
+		size_t bytes;
+	} argument = { mask, bytes };
+	long result = syscall(SYS_io_pgetevents, ctx, 1L, 1L, &event, timeout, &argument);
+
+	return result < 0 ? -errno : result;
+}
+
+TEST(pgetevents_looks_at_the_timeout_then_the_mask_then_the_context)
+{
+	io_context_t ctx = t_context(8);
+	sigset_t none;
+
+	sigemptyset(&none);
+	CHECK_RET(pgetevents_by_number(ctx, t_no_access(), &none, 4), -EFAULT);
+	CHECK_RET(pgetevents_by_number(ctx, NULL, t_no_access(), 4), -EINVAL);
+	CHECK_RET(pgetevents_by_number(NULL, NULL, t_no_access(), 8), -EFAULT);
+	CHECK_RET(pgetevents_by_number(NULL, NULL, NULL, 4), -EINVAL);
+}
+
+TEST(pgetevents_with_an_error_delivers_the_signal_and_the_error)
+{
+	io_context_t ctx = t_context(8);
+	struct io_event event;
+	sigset_t blocked, none;
+
+	handle(SIGUSR1, 0);
+	sigemptyset(&none);
+	sigemptyset(&blocked);
+	sigaddset(&blocked, SIGUSR1);
+	CHECK_EQ(sigprocmask(SIG_BLOCK, &blocked, NULL), 0);
+	CHECK_EQ(raise(SIGUSR1), 0);
+	CHECK_RET(io_pgetevents(ctx, 2, 1, &event, NULL, &none), -EINVAL);
+	CHECK_EQ(handled, SIGUSR1);
+	handled = 0;
+	CHECK_EQ(raise(SIGUSR1), 0);
+	CHECK_RET(io_pgetevents(NULL, 1, 1, &event, NULL, &none), -EINVAL);
+	CHECK_EQ(handled, SIGUSR1);
+}
+
 TEST(pgetevents_errors_restore_the_mask)
 {
 	io_context_t ctx = t_context(8);
