@@ -19,6 +19,8 @@
 #define READS 16  /* of the eventfd, by its thread, that tell how a program learns of events */
 #define YIELDS 16 /* before it sleeps, for NAP_NS, as nobody wakes it */
 #define NAP_NS ((int64_t)100 * 1000)
+#define NAPS \
+	10000   /* a second of them: whoever takes so long has left by longjmp, or stands below this one on the stack */
 #define LOOKS 5 /* of the reaper, for whoever has read the eventfd to get from there to the ring */
 
 static struct {
@@ -128,17 +130,26 @@ static void doubt(struct las_announce *a, uint32_t since)
 	las_store_release(&a->doubts, LOOKS); /* since before it */
 }
 
-/* For the time of a few copies; a thread of high priority lets those of lower run that are at it. */
-static void await_hands(struct las_announce *a)
+/*
+ * For the time of a few copies; a thread of high priority lets those of lower run that are at it.  False if one of them
+ * does not come back: its hands are forgotten.  Should it come back after all, there are fewer than none, which ends
+ * in the same way.
+ */
+static bool await_hands(struct las_announce *a)
 {
 	uint32_t hands;
 
 	for (unsigned i = 0; (hands = las_load_acquire(&a->hands)) != 0; i++) {
-		if (i < YIELDS)
+		if (i < YIELDS) {
 			sched_yield();
-		else
+		} else if (i < YIELDS + NAPS) {
 			las_futex_wait(&a->hands, hands, las_now_ns() + NAP_NS);
+		} else {
+			las_store_relaxed(&a->hands, 0);
+			return false;
+		}
 	}
+	return true;
 }
 
 /*
@@ -157,8 +168,9 @@ static void look(struct las_native *native)
 		return;
 	las_native_drain(native, false);
 	las_fence_seq_cst(); /* looks for events before it looks for hands; they say so before they take */
-	await_hands(a);
-	if (own && !las_inside)
+	if (!await_hands(a))
+		doubt(a, las_load_relaxed(&a->arrivals));
+	else if (own && !las_inside)
 		las_add_acq_rel(&a->arrivals, 1);
 }
 

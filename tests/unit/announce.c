@@ -7,6 +7,7 @@
 
 #include <sys/eventfd.h>
 
+#include "aio/context.h"
 #include "lanes/hidden.h"
 #include "libaio_shim.h"
 
@@ -317,6 +318,31 @@ TEST(who_calls_for_events_may_rely_on_the_count)
 	t_sleep_ms(20); /* busy with something else, between the count and the call */
 	t_reap(ctx, 1, &event);
 	CHECK_EQ(raised(), 0);
+}
+
+/* Leaves a call in the middle, as a handler does by longjmp. */
+static void *take_and_never_come_back(void *arg)
+{
+	struct las_ctx *inside = las_ctx_visit(ctx);
+
+	las_announce_take(inside->native);
+	las_ctx_unvisit(inside);
+	return NULL;
+}
+
+TEST(who_never_comes_back_with_events_in_its_hands_is_not_waited_for_for_ever)
+{
+	get_used(0);
+	t_join(t_thread(take_and_never_come_back, NULL));
+	for (int i = 0; i < 2; i++) {
+		CHECK_RET(submit_read(), 1);
+		CHECK(kernel_announces());
+		finish_latest(4096);
+		CHECK_EQ(raised(), 1);
+		pass_by();
+		CHECK_EQ(t_ring_count(ctx), 1);
+		drop_one();
+	}
 }
 
 static void *look_in_another_thread(void *arg)
