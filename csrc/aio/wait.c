@@ -143,14 +143,13 @@ static long wait_as_leader(struct las_ctx *ctx, uint32_t need, int64_t deadline_
 	return n < 0 ? n : 0;
 }
 
-static int64_t until(int64_t deadline_ns, struct timespec *left)
+static struct timespec left_until(int64_t deadline_ns)
 {
 	int64_t ns = deadline_ns == LAS_FOREVER_NS ? (int64_t)3600 * 1000000000 : deadline_ns - las_now_ns();
 
 	if (ns < 0)
 		ns = 0;
-	*left = (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
-	return ns;
+	return (struct timespec){ .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
 }
 
 static struct sleeper *make_sleeper(void)
@@ -170,10 +169,9 @@ static struct sleeper *make_sleeper(void)
 static long sleep_masked(struct sleeper *sleeper, int64_t deadline_ns, const sigset_t *mask)
 {
 	struct pollfd p = { .fd = sleeper->eventfd->fd, .events = POLLIN };
-	struct timespec left;
+	struct timespec left = left_until(deadline_ns);
 	long n;
 
-	until(deadline_ns, &left);
 	n = las_sys.ppoll(&p, 1, &left, mask);
 	return n < 0 ? n : n == 0 && deadline_ns != LAS_FOREVER_NS ? -ETIMEDOUT : 0;
 }
@@ -270,6 +268,8 @@ static bool help(struct las_ctx *ctx, uint32_t need)
 	/* A handler may not come back (longjmp, exit): it has to wait until the request is done, as in io_submit. */
 	las_sys.sigprocmask(SIG_SETMASK, &all, &old);
 	las_crew_run(req);
+	if (las_unlikely(las_hold_parked()))
+		las_reaper_watch(); /* it looks after what the request has left behind */
 	las_sys.sigprocmask(SIG_SETMASK, &old, NULL);
 	return true;
 }

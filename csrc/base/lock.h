@@ -19,6 +19,7 @@
 
 #include "base/atomic.h"
 
+/* Zeroed memory is a lock that is free. */
 struct las_lock {
 	uint32_t word; /* 0 free, 1 held, 2 held and somebody may sleep */
 };
@@ -43,11 +44,6 @@ extern _Thread_local unsigned las_inside LAS_TLS_MODEL;
 
 void las_lock_slow(struct las_lock *lock);
 void las_unlock_slow(struct las_lock *lock);
-
-static inline void las_lock_init(struct las_lock *lock)
-{
-	lock->word = 0;
-}
 
 static inline void las_lock(struct las_lock *lock)
 {

@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/eventfd.h>
 
+#include "aio/context.h"
 #include "base/config.h"
 #include "libaio_shim.h"
 
@@ -398,4 +399,80 @@ TEST(a_look_that_waits_for_what_settles_ends_when_that_has)
 	u_gate_open(&raising);
 	t_join(w.thread);
 	CHECK_EQ(w.result, 1);
+}
+
+/* ---- what a caller leaves behind when it runs a request itself ---- */
+
+static struct u_gate beginning = U_GATE_CLOSED;
+static unsigned ended;
+
+struct beginning {
+	void *(*entry)(void *);
+	void *arg;
+};
+
+static void *begin_at_gate(void *arg)
+{
+	struct beginning begin = *(struct beginning *)arg;
+
+	free(arg);
+	u_gate_pass(&beginning);
+	begin.entry(begin.arg);
+	u_count(&ended);
+	return NULL;
+}
+
+static long start_at_gate(void *(*entry)(void *), void *arg)
+{
+	struct beginning *begin = malloc(sizeof(*begin));
+
+	*begin = (struct beginning){ entry, arg };
+	return u_real.thread_start(begin_at_gate, begin);
+}
+
+static unsigned patient;
+
+/* Whoever would sleep for a second and more has slept enough, until all have become patient. */
+static long impatient_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2,
+                            uint32_t val3)
+{
+	int64_t ns = ts ? ts->tv_sec * 1000000000 + ts->tv_nsec - las_now_ns() : 0;
+
+	if (ns > 1000000000 && ns < 10000000000 && !u_counted(&patient))
+		return -ETIMEDOUT;
+	return u_real.futex(word, op, val, ts, word2, val3);
+}
+
+/* A write that takes longer than any helper stays. */
+static long outlast_helpers(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
+{
+	u_gate_open(&beginning);
+	u_await(&ended, 1);
+	return u_real.pwritev2(fd, iov, n, offset, flags);
+}
+
+TEST(a_hold_that_is_parked_by_a_waiting_thread_is_closed_when_the_lock_has_gone)
+{
+	struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+	io_context_t ctx = crew_context(4);
+	struct las_ctx *inside = las_ctx_visit(ctx);
+	int before;
+
+	inside->helped = 100; /* so that no thread of the crew is called */
+	las_ctx_unvisit(inside);
+	prepare_writes(1);
+	before = t_count_fds();
+	CHECK_EQ(fcntl((int)iocbs[0].aio_fildes, F_SETLK, &lock), 0);
+	las_sys.thread_start = start_at_gate;
+	las_sys.futex = impatient_futex;
+	las_sys.pwritev2 = outlast_helpers;
+	CHECK_EQ(t_run(ctx, &iocbs[0]), 1);
+	CHECK_EQ(t_count_fds(), before + 1); /* closing it would drop the lock */
+	lock.l_type = F_UNLCK;
+	CHECK_EQ(fcntl((int)iocbs[0].aio_fildes, F_SETLK, &lock), 0);
+	u_count(&patient);
+	for (int i = 0; t_count_fds() > before; i++) {
+		CHECK(i < 10000);
+		t_sleep_ms(1);
+	}
 }
