@@ -268,8 +268,6 @@ static bool help(struct las_ctx *ctx, uint32_t need)
 	/* A handler may not come back (longjmp, exit): it has to wait until the request is done, as in io_submit. */
 	las_sys.sigprocmask(SIG_SETMASK, &all, &old);
 	las_crew_run(req);
-	if (las_unlikely(las_hold_parked()))
-		las_reaper_watch(); /* it looks after what the request has left behind */
 	las_sys.sigprocmask(SIG_SETMASK, &old, NULL);
 	return true;
 }

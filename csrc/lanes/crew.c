@@ -145,6 +145,8 @@ void las_crew_run(struct las_req *req)
 	result = las_run_here(req);
 	las_crew_leave_order(req);
 	req->owner->complete(req, result);
+	if (las_unlikely(las_hold_parked()))
+		las_reaper_watch(); /* it looks after what the request has left behind */
 }
 
 static void name_thread(void)
