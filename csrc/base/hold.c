@@ -1,9 +1,9 @@
 /*
  * hold.c - see hold.h.
  *
- * The lock guards both lists.  It is held across F_DUPFD, which does not
- * block, so that a fork between the duplicate and its entry in the list
- * cannot leak it into the child; never across close(), which can block.
+ * The lock guards all lists, those of parked.c too.  It is held across F_DUPFD,
+ * which does not block, so that a fork between the duplicate and its entry in
+ * the list cannot leak it into the child; never across close(), which can block.
  */
 #include "base/hold.h"
 
@@ -19,20 +19,19 @@
 #include "base/atomic.h"
 #include "base/fork.h"
 #include "base/lock.h"
+#include "base/parked.h"
 #include "base/pool.h"
+#include "base/samefile.h"
 #include "base/sys.h"
 
-#define HIGH_FD 4096   /* duplicates are numbered from here where the limit allows */
-#define SPREAD 1024    /* and no higher than so many more, to avoid a number; the table has room for them */
-#define LOCK_RANGES 16 /* locks of others that are looked past before a file counts as locked */
-#define OFFERED 64     /* places for holds that can be found, by number */
+#define HIGH_FD 4096 /* duplicates are numbered from here where the limit allows */
+#define SPREAD 1024  /* and no higher than so many more, to avoid a number; the table has room for them */
+#define OFFERED 64   /* places for holds that can be found, by number */
 
 static struct {
 	struct las_lock lock;
-	struct las_link live;         /* holds with references */
-	struct las_link parked;       /* holds without, whose file carries a POSIX lock */
-	struct las_link closing;      /* holds that a thread is about to close, or has closed */
-	unsigned nparked, nlingering; /* those of servers among them; also read without the lock, as hints */
+	struct las_link live;    /* holds with references */
+	struct las_link closing; /* holds that a thread is about to close, or has closed */
 	bool ever_parked;
 	struct las_hold *offered[OFFERED]; /* the latest of that number, until it is closed */
 	struct las_hold *numbered[SPREAD]; /* by the descriptor's number, from base on */
@@ -59,7 +58,7 @@ static void fork_parent(void)
 		las_unlock(&holds.lock);
 }
 
-static void close_all(struct las_link *head)
+void las_hold_close_all(struct las_link *head)
 {
 	struct las_link *l, *tmp;
 
@@ -68,28 +67,29 @@ static void close_all(struct las_link *head)
 	las_list_init(head);
 }
 
+static void close_inherited(void)
+{
+	las_hold_close_all(&holds.live);
+	las_hold_close_all(&holds.closing);
+	las_parked_close_all();
+}
+
 /* The child has its own descriptor table: closing here drops nobody's locks and no file of the parent's. */
 static void fork_child(void)
 {
 	if (fork_locked)
 		las_unlock(&holds.lock);
-	close_all(&holds.live);
-	close_all(&holds.parked);
-	close_all(&holds.closing);
-	holds.nparked = holds.nlingering = 0;
+	close_inherited();
 	las_process_forked();
 }
 
 void las_hold_init(void)
 {
-	if (holds.live.next) {
-		close_all(&holds.live);
-		close_all(&holds.parked);
-		close_all(&holds.closing);
-	}
+	if (holds.live.next)
+		close_inherited();
 	memset(&holds, 0, sizeof(holds));
 	las_list_init(&holds.live);
-	las_list_init(&holds.parked);
+	las_parked_init();
 	las_list_init(&holds.closing);
 	las_pool_init(&holds.pool, sizeof(struct las_hold));
 }
@@ -201,59 +201,6 @@ static void give_number_up_locked(const struct las_hold *hold)
 		*place = NULL;
 }
 
-#ifndef F_DUPFD_QUERY
-#define F_DUPFD_QUERY 1027 /* Linux 6.10 */
-#endif
-
-/* Whether both are the same open file, of the program's number a and a hold b; -1 where the kernel does not tell. */
-static int same_open_file(int a, int b)
-{
-	long order = las_sys.fcntl(a, F_DUPFD_QUERY, (uintptr_t)b);
-
-	if (order == -EBADF)
-		return 0;
-	if (order >= 0)
-		return (int)order;
-	order = las_sys.kcmp_file((int)las_sys.getpid(), a, b);
-	return order >= 0 ? order == 0 : -1;
-}
-
-/* Where the kernel does not tell (seccomp), the same inode opened alike has to do. */
-static bool same_file(int a, int b)
-{
-	int order = same_open_file(a, b);
-	struct stat sa, sb;
-
-	if (order >= 0)
-		return order;
-	return las_sys.fstat(a, &sa) == 0 && las_sys.fstat(b, &sb) == 0 && sa.st_dev == sb.st_dev &&
-	       sa.st_ino == sb.st_ino && las_sys.fcntl(a, F_GETFL, 0) == las_sys.fcntl(b, F_GETFL, 0);
-}
-
-static void unpark_one_locked(struct las_hold *hold)
-{
-	las_list_remove(&hold->link);
-	las_store_relaxed(&holds.nparked, holds.nparked - 1);
-	if (hold->kind == LAS_HOLD_LINGERS)
-		las_store_relaxed(&holds.nlingering, holds.nlingering - 1);
-}
-
-/* A parked hold of the same open file serves again: one descriptor per file, not one per request. */
-static struct las_hold *unpark_locked(int fd)
-{
-	struct las_link *l, *tmp;
-
-	las_list_each(&holds.parked, l, tmp) {
-		struct las_hold *hold = las_container_of(l, struct las_hold, link);
-
-		if (hold->from != fd || hold->lost || !same_file(fd, hold->fd))
-			continue;
-		unpark_one_locked(hold);
-		return hold;
-	}
-	return NULL;
-}
-
 /* A reference on a hold that is in use, unless its last one has just gone. */
 static bool ref_if_live(struct las_hold *hold)
 {
@@ -273,7 +220,7 @@ static struct las_hold *share_locked(int fd)
 	las_list_each(&holds.live, l, tmp) {
 		struct las_hold *hold = las_container_of(l, struct las_hold, link);
 
-		if (hold->from == fd && hold->kind != LAS_HOLD_PLAIN && !hold->lost && same_file(fd, hold->fd) &&
+		if (hold->from == fd && hold->kind != LAS_HOLD_PLAIN && !hold->lost && las_same_file(fd, hold->fd) &&
 		    ref_if_live(hold))
 			return hold;
 	}
@@ -302,7 +249,7 @@ struct las_hold *las_hold_find(int fd)
 		hold = NULL;
 	las_unlock(&holds.lock);
 	/* All eventfds share one inode, and one file may be opened twice: only a sure answer counts. */
-	if (hold && same_open_file(fd, hold->fd) != 1) {
+	if (hold && las_same_open_file(fd, hold->fd) != 1) {
 		las_hold_put(hold);
 		return NULL;
 	}
@@ -322,7 +269,7 @@ static int get(int fd, enum las_hold_kind kind, bool may_share, struct las_hold 
 			*out = hold;
 			return 0;
 		}
-		hold = unpark_locked(fd);
+		hold = las_parked_take_locked(fd);
 	}
 	if (!hold) {
 		hold = las_pool_get(&holds.pool);
@@ -364,29 +311,6 @@ int las_hold_adopt(int fd, struct las_hold **out)
 void las_hold_ref(struct las_hold *hold)
 {
 	las_add_relaxed(&hold->refs, 1); /* the caller has a reference already, nothing to order */
-}
-
-/*
- * Whether closing would drop a POSIX lock.  Seen as an open-file-description
- * lock, every POSIX lock conflicts, our own process's too; locks of other
- * descriptions (pid -1) are looked past.
- */
-static bool carries_posix_lock(int fd)
-{
-	off_t start = 0;
-
-	for (int i = 0; i < LOCK_RANGES; i++) {
-		struct flock lock = { .l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = start };
-
-		if (las_sys.fcntl(fd, F_OFD_GETLK, (uintptr_t)&lock) < 0 || lock.l_type == F_UNLCK)
-			return false;
-		if (lock.l_pid != -1)
-			return true;
-		if (lock.l_len == 0)
-			return false;
-		start = lock.l_start + lock.l_len;
-	}
-	return true;
 }
 
 void las_hold_name(struct las_hold *hold, uint64_t device, uint64_t inode)
@@ -439,54 +363,27 @@ static void close_listed(struct las_hold *hold)
 	las_pool_put(&holds.pool, hold);
 }
 
-/* On the list of those parked, from whichever it was on. */
+/* From whichever list it was on. */
 static void park(struct las_hold *hold)
 {
 	las_lock(&holds.lock);
 	las_list_remove(&hold->link);
-	hold->parked_ns = las_now_ns();
+	las_parked_push_locked(hold);
 	holds.ever_parked = true;
-	las_list_push(&holds.parked, &hold->link);
-	las_store_relaxed(&holds.nparked, holds.nparked + 1);
-	if (hold->kind == LAS_HOLD_LINGERS)
-		las_store_relaxed(&holds.nlingering, holds.nlingering + 1);
 	las_unlock(&holds.lock);
 }
 
-/* A parked hold that may be closed now as far as time goes, taken off the list, from those parked before `until_ns`. */
-static struct las_hold *pop_parked(int64_t until_ns, enum las_expire which, bool *lingers)
+/* One that may be closed now as far as time goes, from those parked before `until_ns`; on the list of live ones. */
+static struct las_hold *unpark(int64_t until_ns, enum las_expire which, bool *lingers)
 {
-	struct las_hold *found = NULL;
-	struct las_link *l, *tmp;
+	struct las_hold *hold;
 
 	las_lock(&holds.lock);
-	las_list_each(&holds.parked, l, tmp) {
-		struct las_hold *hold = las_container_of(l, struct las_hold, link);
-		bool waits = hold->kind == LAS_HOLD_LINGERS &&
-		             (which == LAS_EXPIRE_QUICK ||
-		              (which == LAS_EXPIRE_DUE && hold->parked_ns > until_ns - LAS_LINGER_NS));
-
-		if (waits) {
-			*lingers = true;
-		} else if (hold->parked_ns <= until_ns) {
-			unpark_one_locked(hold);
-			las_list_push(&holds.live, l);
-			found = hold;
-			break;
-		}
-	}
+	hold = las_parked_pop_locked(until_ns, which, lingers);
+	if (hold)
+		las_list_push(&holds.live, &hold->link);
 	las_unlock(&holds.lock);
-	return found;
-}
-
-bool las_hold_parked(void)
-{
-	return las_load_relaxed(&holds.nparked) != 0; /* a hold that is being parked is its thread's next look */
-}
-
-bool las_hold_lingering(void)
-{
-	return las_load_relaxed(&holds.nlingering) != 0;
+	return hold;
 }
 
 bool las_hold_expire(enum las_expire which)
@@ -495,10 +392,10 @@ bool las_hold_expire(enum las_expire which)
 	bool lingers = false;
 	struct las_hold *hold;
 
-	if (las_load_relaxed(&holds.nparked) == 0) /* whoever parks one wakes or is a thread that comes here later */
+	if (!las_hold_parked()) /* whoever parks one wakes or is a thread that comes here later */
 		return false;
-	while ((hold = pop_parked(now, which, &lingers))) {
-		if (!carries_posix_lock(hold->fd)) {
+	while ((hold = unpark(now, which, &lingers))) {
+		if (!las_hold_carries_lock(hold)) {
 			close_listed(hold);
 			continue;
 		}
@@ -513,7 +410,7 @@ void las_hold_put(struct las_hold *hold)
 	/* Release our use of the descriptor, acquire everybody else's, before it is closed. */
 	if (las_sub_acq_rel(&hold->refs, 1) != 1)
 		return;
-	if (hold->kind == LAS_HOLD_LINGERS || (hold->kind == LAS_HOLD_LOCKS && carries_posix_lock(hold->fd)))
+	if (hold->kind == LAS_HOLD_LINGERS || (hold->kind == LAS_HOLD_LOCKS && las_hold_carries_lock(hold)))
 		park(hold);
 	else
 		close_listed(hold);
