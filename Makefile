@@ -12,6 +12,9 @@
 BUILD ?= build
 # One name for each object, or what is noted of its headers under the absolute one would not count under the other.
 override BUILD := $(patsubst $(CURDIR)/%,%,$(BUILD))
+ifneq (1,$(words $(BUILD)))
+$(error BUILD='$(BUILD)': one directory, without a space in its name)
+endif
 PYTHON ?= python3
 CFLAGS ?= -O2 -g
 CFLAGS_EXTRA ?=
@@ -27,7 +30,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' pyproject.toml)
 
 WARNINGS := -Wall -Wextra -Wshadow -Wconversion -Wstrict-prototypes -Wmissing-prototypes
 ALL_CPPFLAGS := -Iinclude -Icsrc -D_GNU_SOURCE '-DLAS_VERSION="$(VERSION)"' $(CPPFLAGS)
-ALL_CFLAGS := -std=c11 $(WARNINGS) -fPIC -pthread $(CFLAGS) $(CFLAGS_EXTRA)
+# Some distributions ask for LTO; it would lose what the assembler defines, uses and names versions of.
+ALL_CFLAGS := -std=c11 $(WARNINGS) -fPIC -pthread $(CFLAGS) $(CFLAGS_EXTRA) -fno-lto
 # nodelete: crew threads run in the library, dlclose must not take it from under them.
 ALL_LDFLAGS := -shared -Wl,-z,nodelete -Wl,-z,relro -Wl,-z,now $(LDFLAGS)
 # Every symbol must resolve, except that clang leaves the sanitizers' own to the program.
@@ -138,9 +142,9 @@ export LIBAIO_SHIM_BUILD := $(abspath $(BUILD))
 
 $(VENV_PYTHON):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	    { echo "$(PYTHON) is too old: Python 3.10 or newer is needed (make PYTHON=...)" >&2; exit 1; }
+	    { echo "Python 3.10 or newer is needed; $(PYTHON) is not there or is older (make PYTHON=...)" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || \
-	    { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment (Debian: apt-get install python3-venv)" >&2; exit 1; }
+	    { rm -rf $(VENV); echo "$(PYTHON) cannot make a virtual environment in $(VENV) (Debian: apt-get install python3-venv)" >&2; exit 1; }
 
 $(VENV)/ready-run: $(VENV_PYTHON) pyproject.toml setup.py
 	$(PIP) install --editable .

@@ -6,6 +6,7 @@ NAME@OTHER_VERSION.  A change there is a change of the interface.
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from pathlib import Path
@@ -111,11 +112,33 @@ def test_interposer_exports_its_map_without_versions(build_dir: Path, soname: st
     """A definition without a version satisfies callers of every version; one name more would replace libc's."""
     if not (build_dir / "lib" / soname).exists():
         pytest.skip(f"n/a: {soname} is not built for this machine")
-    listed = (ROOT / "compat" / INTERPOSERS[soname]).read_text()
-    expected = re.findall(r"^\t\t(\w+);$", listed, re.MULTILINE)
-    command = ["nm", "--dynamic", "--defined-only", "--format=posix", str(build_dir / "lib" / soname)]
+    assert interposed(build_dir / "lib" / soname) == listed_to_interpose(soname)
+
+
+def interposed(library: Path) -> list[str]:
+    """What it exports, without a version."""
+    command = ["nm", "--dynamic", "--defined-only", "--format=posix", str(library)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    assert sorted(line.split()[0] for line in printed.splitlines()) == sorted(expected)
+    return sorted(line.split()[0] for line in printed.splitlines())
+
+
+def listed_to_interpose(soname: str) -> list[str]:
+    listed = (ROOT / "compat" / INTERPOSERS[soname]).read_text()
+    return sorted(re.findall(r"^\t\t(\w+);$", listed, re.MULTILINE))
+
+
+def test_flags_of_distributions_change_no_export(tmp_path: Path) -> None:
+    """Ubuntu and Fedora ask for link-time optimization, which knows nothing of names in assembler."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "CFLAGS", "LDFLAGS"))}
+    hardened = "-g -O2 -flto=auto -ffat-lto-objects -fstack-protector-strong -fstack-clash-protection"
+    flags = [f"CFLAGS={hardened}", "CPPFLAGS=-D_FORTIFY_SOURCE=2", "LDFLAGS=-flto=auto -Wl,-Bsymbolic-functions"]
+    subprocess.run(["make", "-C", ROOT, "-s", "build", f"BUILD={tmp_path}", *flags], env=clean, check=True)
+    lib = tmp_path / "lib"
+    for soname in FACADES:
+        assert Library(lib / soname).exports == kept("libaio.symbols")
+    assert Library(lib / ENGINE).exports == kept("libaio_shim.symbols")
+    for soname in INTERPOSERS:
+        assert not (lib / soname).exists() or interposed(lib / soname) == listed_to_interpose(soname)
 
 
 @pytest.mark.parametrize("soname", [*FACADES, ENGINE])
