@@ -29,7 +29,7 @@ from libaio_shim._native import (
     raise_errno,
 )
 from libaio_shim._ring import HEAD, TAIL, refuse_copy
-from libaio_shim.asyncio._core import PACK, PEEK, SMALL_BYTES, Core, submit
+from libaio_shim.asyncio._core import LONG_SECONDS, PACK, PAUSE_TURNS, PEEK, SMALL_BYTES, Core, submit
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
@@ -89,6 +89,22 @@ class AsyncContext(Core):
             if self._current() is not self._owner:
                 self._move_in()
             await self._host.turn()
+
+    async def _turn_for_all(self, seconds: float) -> None:
+        """The same after a copy that took so long.  Many tasks that do this at once are as bad as one: they queue."""
+        if not self._fair:
+            return
+        self._close_quick()
+        self._company = True
+        flushes = self._flushes
+        turns = 1
+        if seconds > LONG_SECONDS:
+            self._pause = PAUSE_TURNS
+            turns += PAUSE_TURNS
+        for _ in range(turns):
+            await self._turn()
+        if self._flushes == flushes and not self._backlog:
+            self._company = False  # there were no others
 
     async def read(self, fd: FileDescriptorLike, n: int, offset: int, *, flags: int = 0) -> bytes:
         """Up to n bytes from ``offset``: fewer at the end of the file, none behind it.  flags: ``os.RWF_*``."""
@@ -152,12 +168,10 @@ class AsyncContext(Core):
             else:
                 # Not estimated: into new memory it takes many times as long as into what was used before.  And double,
                 # since the next one may take as long.
-                credit = self._credit = self._credit - int((perf_counter() - begin) * 2e6)
+                seconds = perf_counter() - begin
+                credit = self._credit = self._credit - int(seconds * 2e6)
                 if credit < 0:
-                    if self._fair:
-                        # Many tasks that do this in the same turn are together as bad as one: the others queue.
-                        self._close_quick()
-                    await self._turn()
+                    await self._turn_for_all(seconds)
             if result < 0:
                 if not done:
                     raise_errno(result)

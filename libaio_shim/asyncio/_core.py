@@ -31,6 +31,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable
 from threading import get_ident
+from time import perf_counter
 from typing import Any
 
 from libaio_shim._iocb import FileDescriptorLike, bad_argument, descriptor
@@ -61,6 +62,11 @@ _IOCB_WORDS = IOCB_BYTES // 8
 
 # As much as may be submitted at the end of one turn, and a request.
 _TURN_BYTES = 1024 * 1024
+
+# After a turn that was longer, nothing is submitted in some others: who sleeps comes to run two turns after its time is
+# up (asyncio's timer wakes a future, and that its task), and should not have to wait for a copy in each.
+LONG_SECONDS = 0.0005
+PAUSE_TURNS = 2
 
 # Reads up to this size go into the slot's own memory and are copied from there; larger ones into the result itself.
 SMALL_BYTES = 8 * 1024
@@ -140,6 +146,7 @@ class Core:
         "_events",
         "_fetched",
         "_flush_comes",
+        "_flushes",
         "_free",
         "_handle",
         "_head",
@@ -151,6 +158,7 @@ class Core:
         "_last",
         "_nr",
         "_owner",
+        "_pause",
         "_pointers",
         "_quick",
         "_quick_keep",
@@ -206,7 +214,11 @@ class Core:
         self._quick: tuple[int, int, Any, Any, int] = (-1, 0, None, None, 0)
         self._backlog: deque[Pending] = deque()
         self._flush_comes = False
-        # The last flush submitted several requests.
+        # How many there were, and how many turns the next one has to wait.
+        self._flushes = 0
+        self._pause = 0
+        # The next request waits for others even if nothing is in flight: the last flush submitted several, or took long,
+        # or enough was copied in this turn.
         self._company = False
         # The request for which _start returned None, or what it read.
         self._last: Any = None
@@ -351,7 +363,7 @@ class Core:
             self._move_in()
         if self._quick_slot >= 0 and not self._quick_thread:
             self._drain()
-        # The first is not worth waiting for company, since a request at a time is common, unless the last had some.
+        # The first is not worth waiting for company, since a request at a time is common, unless there is some.
         if self.in_flight == 0 and not self._company:
             self._open_quick()
         return self._quick_slot >= 0
@@ -395,9 +407,14 @@ class Core:
     def _flush(self) -> None:
         """Submits what is queued, as far as there are slots: one call for all."""
         self._flush_comes = False
+        if self._pause:
+            self._pause -= 1
+            self._flush_soon()
+            return
         backlog, free, holders = self._backlog, self._free, self._holders
         if self._closed:
             return
+        self._flushes += 1
         batch: list[Pending] = []
         total = 0
         # Much of what is queued may be in memory after all, and is then copied inside submit: not all in one turn.
@@ -414,6 +431,7 @@ class Core:
             pending.slot = slot
             batch.append(pending)
         done = 0
+        begin = perf_counter()
         while done < len(batch):
             accepted = submit(self._handle, len(batch) - done, self._iocbs + done)
             if accepted > 0:
@@ -429,10 +447,13 @@ class Core:
             self._release(pending)
             pending.finish(accepted)
             done += 1
-        self._company = len(batch) > 1
+        is_long = perf_counter() - begin > LONG_SECONDS
+        if is_long:
+            self._pause = PAUSE_TURNS
+        self._company = len(batch) > 1 or is_long
         in_memory = bool(batch) and self._is_newest(batch[-1])
         self._drain()
-        if in_memory:
+        if in_memory and not is_long:
             self._open_quick()
         self._flush_soon()
         self._settle()

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any, TypeVar
@@ -183,6 +184,54 @@ def count_submits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     for module in (_core, _context):
         monkeypatch.setattr(module, "submit", counting)
     return batches
+
+
+@pytest.mark.usefixtures("peek")
+def test_long_copies_leave_turns_between_them(
+    run: Run[Any], fd: int, payload: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tasks that read much out of memory at the same time do so one after the other, where each read takes long.
+
+    In between there are as many turns as a timer needs that has run out meanwhile.  One alone does not queue.
+    """
+
+    async def main() -> None:
+        turn = 0
+
+        async def count_turns() -> None:
+            nonlocal turn
+            while True:
+                turn += 1
+                await asyncio.sleep(0)
+
+        submit, at = _core.submit, []
+
+        def noting(handle: object, count: int, iocbs: object) -> int:
+            at.append((turn, count))
+            return submit(handle, count, iocbs)
+
+        async with AsyncContext(32) as ctx:
+            await ctx.read(fd, BLOCK, 0)
+            if steps(ctx.read(fd, BLOCK, 0))[0]:
+                pytest.skip("n/a: the head does not read this file system")
+            clock = iter(range(1000))  # a second for each read
+            monkeypatch.setattr(_core, "_TURN_BYTES", len(payload))
+            for module in (_core, _context):
+                monkeypatch.setattr(module, "perf_counter", lambda: next(clock))
+                monkeypatch.setattr(module, "submit", noting)
+            counter = asyncio.ensure_future(count_turns())
+            for _ in range(2):
+                at.clear()
+                results = await asyncio.gather(*(ctx.read(fd, len(payload), 0) for _ in range(8)))
+                assert results == [payload] * 8
+                assert [count for _, count in at] == [1] * 8
+                assert all(later[0] - earlier[0] > _core.PAUSE_TURNS for earlier, later in pairwise(at)), at
+            counter.cancel()
+        async with AsyncContext() as alone:
+            for _ in range(3):
+                assert steps(alone.read(fd, len(payload), 0)) == (1 + _core.PAUSE_TURNS, payload)
+
+    run(main())
 
 
 @pytest.mark.usefixtures("peek")
