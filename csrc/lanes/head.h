@@ -32,7 +32,7 @@ static inline bool las_head_doubts(const struct las_file *file, long result)
 /* Runs the op plainly, because it is predicted not to block, and notes how long it took: LAS_DONE or LAS_REFUSE. */
 enum las_verdict las_head_guess(struct las_op *op, struct las_file *file, long *result);
 
-/* Reads, writes and polls on a descriptor that is not O_DIRECT.  Never blocks. */
+/* Reads, writes and polls on a stream, or on a descriptor that is not O_DIRECT.  Never blocks. */
 enum las_verdict las_head_try(struct las_op *op, struct las_file *file, long *result);
 
 #endif

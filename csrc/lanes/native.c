@@ -127,11 +127,11 @@ static bool is_crews(const struct las_req *req)
 	return req->lane == LAS_LANE_CREW;
 }
 
-/* A part was moved and more may follow: the end of the file, or a NOWAIT that stopped where it would have blocked. */
+/* A part was moved, and more may follow: it is the end of the file, or a NOWAIT of ours has stopped it. */
 static bool is_partial(const struct las_req *req, int64_t res)
 {
 	return req->file && !is_crews(req) && las_op_is_rw(&req->op) && res > 0 && (uint64_t)res < req->op.bytes &&
-	       las_op_goes_on(&req->op, (uint64_t)res);
+	       !(req->op.rw_flags & RWF_NOWAIT) && las_op_goes_on(&req->op, (uint64_t)res);
 }
 
 /*

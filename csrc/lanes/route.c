@@ -170,6 +170,14 @@ static int check(const struct las_op *op, struct las_file *file)
 	return las_order_idle() && !las_native_needs_hold(op) ? 0 : las_file_look(file);
 }
 
+/* Because the program has asked for that: by NOWAIT, or by O_NONBLOCK on a stream. */
+static bool runs_without_waiting(const struct las_op *op, const struct las_file *file)
+{
+	if (file->stream && file->flags & O_NONBLOCK)
+		return true;
+	return op->rw_flags & RWF_NOWAIT && (file->stream || !waits_for_device(file));
+}
+
 static enum las_verdict route_rw(struct las_op *op, struct las_file *file, enum las_stage *stage, long *result)
 {
 	bool append = las_route_is_append(file, op);
@@ -193,8 +201,8 @@ static enum las_verdict route_rw(struct las_op *op, struct las_file *file, enum 
 	}
 	if (append && las_order_busy(file, op->kind))
 		return LAS_PASS;
-	/* A stream's readiness is found by trying, whatever lanes are on. */
-	if (file->stream || op->rw_flags & RWF_NOWAIT)
+	/* A stream's readiness is found by trying, whatever lanes are on; NOWAIT waits for a device all the same. */
+	if (file->stream || (op->rw_flags & RWF_NOWAIT && !waits_for_device(file)))
 		verdict = las_head_try(op, file, result);
 	else if (op->kind == LAS_OP_WRITE)
 		verdict = route_write(op, file, append, result);
@@ -207,8 +215,7 @@ static enum las_verdict route_rw(struct las_op *op, struct las_file *file, enum 
 		return LAS_REFUSE;
 	if (file->stream) /* the check may have found that out */
 		op->offset = -1;
-	/* The program's own NOWAIT, and O_NONBLOCK on a stream, do not block either. */
-	if (!(op->rw_flags & RWF_NOWAIT) && !(file->stream && file->flags & O_NONBLOCK))
+	if (!runs_without_waiting(op, file))
 		return LAS_PASS;
 	*result = las_op_run(op, file->fd);
 	return LAS_DONE;

@@ -861,6 +861,29 @@ TEST(nowait_read_of_uncached_data_is_eagain)
 	CHECK_RET(t_run(ctx, &iocb), -EAGAIN);
 }
 
+TEST(nowait_read_of_the_device_works)
+{
+	io_context_t ctx = t_context(32);
+	char path[4096], *buf = t_pages(32 * 4096);
+	struct iocb iocbs[32], *list[32];
+	struct io_event events[32];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/nowait-direct", t_directory("LAS_TEST_EXT4"));
+	CHECK_EQ(fsync(t_file(path, 32 * 4096)), 0);
+	fd = t_open(path, O_RDONLY | O_DIRECT);
+	for (int i = 0; i < 32; i++) {
+		io_prep_pread(&iocbs[i], fd, buf + i * 4096, 4096, i * 4096);
+		iocbs[i].aio_rw_flags = RWF_NOWAIT;
+		list[i] = &iocbs[i];
+	}
+	CHECK_RET(io_submit(ctx, 32, list), 32);
+	t_reap(ctx, 32, events);
+	for (int i = 0; i < 32; i++)
+		CHECK_EQ(t_res(&events[i]), 4096);
+	t_check_pattern(buf, 32 * 4096, 0, 0);
+}
+
 TEST(nowait_write_where_the_file_system_has_none_is_an_event)
 {
 	io_context_t ctx = t_context(1);

@@ -56,6 +56,40 @@ TEST(direct_reads_go_down_with_nowait_and_come_back)
 	}
 }
 
+/* Where it can be done: a transfer to nowhere is refused for that, not for its flags. */
+static long nowait_is_known(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
+{
+	if (n == 1 && iov->iov_base == (void *)1)
+		return -EINVAL;
+	return u_real.preadv2(fd, iov, n, offset, flags);
+}
+
+TEST(what_the_program_wants_done_without_waiting_does_not_wait_in_io_submit)
+{
+	struct io_event events[4];
+	io_context_t ctx;
+
+	f_install();
+	las_sys.preadv2 = nowait_is_known;
+	ctx = t_context(4);
+	prepare_reads(direct_file(65536), 4);
+	for (int i = 0; i < 4; i++)
+		iocbs[i].aio_rw_flags = 8; /* RWF_NOWAIT */
+	CHECK_RET(io_submit(ctx, 4, list), 4);
+	CHECK_EQ(hidden->submitted, 4);
+	CHECK_EQ(t_ring_count(ctx), 0);
+	f_finish(hidden, 0, 8192);
+	f_finish(hidden, 1, -EAGAIN); /* the program's to see */
+	f_finish(hidden, 2, 4096);
+	f_finish(hidden, 3, 8192);
+	t_reap(ctx, 4, events);
+	for (int i = 0; i < 4; i++) {
+		static const long results[] = { 8192, -EAGAIN, 4096, 8192 };
+
+		CHECK_EQ(t_res(&events[i]), results[(struct iocb *)events[i].obj - iocbs]);
+	}
+}
+
 static int odd(struct f_context *c, const struct las_iocb *iocb)
 {
 	return iocb->offset % 16384 ? -EOPNOTSUPP : 0;
