@@ -18,7 +18,7 @@ EPILOG = """\
 Ways: linked (needs libaio), bundled (needs a copy of libaio under another name), dlopen (names libaio in its data),
 syscall (calls libc's syscall), inline (makes the system calls itself), static; io_uring is not AIO and is left alone.
 Machine code is searched, not understood: a call whose number is computed is not seen, nor what a plug-in, an
-interpreted program or generated code does.
+interpreted program or generated code does. A plug-in can be asked about by itself: PROGRAM may be a library.
 
 Exit status: 0 answered by the command that is shown, 1 not or only partly answered, 2 no AIO found,
 125 wrong use, 126 not an ELF program, 127 not found."""
@@ -50,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _command(verdict: Verdict) -> str:
-    return shlex.join(["libaio-shim", "run", *verdict.options, "--", verdict.interpreter_of or verdict.program])
+    program = "PROGRAM" if verdict.is_library else verdict.interpreter_of or verdict.program
+    return shlex.join(["libaio-shim", "run", *verdict.options, "--", program])
 
 
 def as_json(verdict: Verdict) -> str:
@@ -59,6 +60,7 @@ def as_json(verdict: Verdict) -> str:
         {
             "program": verdict.program,
             "script": verdict.interpreter_of,
+            "library": verdict.is_library,
             "covered": verdict.covered,
             "options": verdict.options,
             "ways": [vars(way) for way in verdict.ways],

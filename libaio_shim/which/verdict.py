@@ -46,6 +46,8 @@ class Verdict:
     #: Libraries that were not found and so not looked at.
     missing: list[str]
     trap_available: bool
+    #: It is no program, but what programs link or open.
+    is_library: bool = False
 
     @property
     def answered(self) -> list[Way]:
@@ -132,9 +134,17 @@ def _ways(objects: list[Object]) -> list[Way]:
     return ways
 
 
+def _is_library(item: Object) -> bool:
+    """Unlike a static program, also a position independent one, it has a name or needs others."""
+    return not item.interpreter and not _is_loader(item) and bool(item.soname or item.needed)
+
+
+def _is_loader(item: Object) -> bool:
+    return bool(re.match(r"ld(-linux.*|-musl.*|64)?\.so", item.path.name))
+
+
 def _is_static(program: Object) -> bool:
-    loader = re.match(r"ld(-linux.*|-musl.*|64)?\.so", program.path.name)
-    return not program.interpreter and not loader
+    return not program.interpreter and not _is_loader(program) and not _is_library(program)
 
 
 def _obstacles(program: Object, found: Path) -> list[str]:
@@ -202,4 +212,5 @@ def judge(name: str) -> Verdict:
     ways = _ways(objects)
     if _is_static(program):
         ways = [Way("static", way.object, way.detail, None) for way in ways if way.how != "io_uring"]
-    return Verdict(str(found), script, ways, _obstacles(program, found), missing, trap_available())
+    obstacles = _obstacles(program, found)
+    return Verdict(str(found), script, ways, obstacles, missing, trap_available(), _is_library(program))

@@ -113,6 +113,31 @@ def test_library_of_the_program_counts(which: Which, compiled: Compile, build_di
     assert answer["ways"][0]["object"] == str(library)
 
 
+@pytest.mark.parametrize("named", [True, False])
+def test_plug_in_that_a_program_opens(
+    build_dir: Path, which: Which, compiled: Compile, tmp_path: Path, named: bool
+) -> None:
+    """Not seen in the program, which `which` says nothing can be done for; asked about itself, it is as if linked."""
+    source = tmp_path / "plugin.c"
+    source.write_text("#include <libaio.h>\nint use(void) { io_context_t c = 0; return io_setup(1, &c); }\n")
+    lib = build_dir / "lib"
+    options = ["-shared", "-fPIC", lib / "libaio.so.1", f"-Wl,-rpath,{lib}"]
+    plugin = compiled("plugin.so", *options, *(["-Wl,-soname,plugin.so"] if named else []), source=source)
+    main = tmp_path / "main.c"
+    main.write_text(
+        "#include <dlfcn.h>\nint main(int n, char **words)\n"
+        '{ int (*use)(void) = (int (*)(void))dlsym(dlopen(words[n - 1], RTLD_NOW), "use"); return use(); }\n'
+    )
+    program = compiled("opener", source=main)
+    assert which(program)["covered"] == "nothing"
+    answer = which(plugin)
+    assert (hows(answer), answer["covered"], answer["obstacles"]) == (["linked"], "yes", [])
+    assert (answer["library"], which(program)["library"]) == (True, False)
+    assert run_answers(build_dir, tmp_path, answer | {"program": str(program)}, str(plugin))
+    said = command(build_dir, "which", plugin).stdout
+    assert said.endswith("covered by: libaio-shim run -- PROGRAM\n")
+
+
 def test_program_that_opens_libaio_by_name(build_dir: Path, which: Which, tmp_path: Path, compiled: Compile) -> None:
     """dlopen with a name in the data; a path leads past the shim, to a library whose system calls --trap catches."""
     for name, options in (("libaio.so.1", []), ("libaio.so.1t64", []), ("/opt/lib/libaio.so.1", ["--trap"])):
