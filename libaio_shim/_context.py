@@ -109,7 +109,8 @@ class Context(Owner):
     """A queue for up to `depth` asynchronous requests (the engine rounds it up, see `io_setup(2)`).
 
     Any thread may use it, and several may wait in `getevents` at once.  Raises OSError for a depth that cannot be had
-    (EINVAL, ENOMEM).  Close it, or use ``with``.  In a forked child it is dead: every call says EINVAL.
+    (EINVAL, EAGAIN beyond fs.aio-max-nr, ENOMEM).  Close it, or use ``with``.  In a forked child it is dead: every call
+    says EINVAL.
     """
 
     # True once any context has one: then submit looks at each request's.

@@ -97,7 +97,15 @@ def pin(buffer: Any, writable: bool) -> Any:
 
     Raises TypeError without the (contiguous) buffer protocol, BufferError where memory must be writable and is not.
     """
-    return ffi.from_buffer(_CHARS, buffer, writable)
+    try:
+        return ffi.from_buffer(_CHARS, buffer, writable)
+    except TypeError:
+        raise no_buffer(buffer) from None
+
+
+def no_buffer(value: Any) -> TypeError:
+    """The exception for what is no buffer; cffi's own, of a str, does not say what is wanted."""
+    return TypeError(f"a bytes-like object is required, not {type(value).__name__!r}")
 
 
 def address_of(cdata: Any) -> int:
@@ -114,7 +122,7 @@ def begin_to_end() -> None:
     _ending = get_ident()
 
 
-def raise_errno(negative_errno: int) -> NoReturn:
+def raise_errno(negative_errno: int, about: str = "") -> NoReturn:
     """Raises the OSError (or its subclass, as BlockingIOError for EAGAIN) for a result of the engine.
 
     When the interpreter ends, its daemon threads fail because their contexts are gone.  They end then, without a word:
@@ -123,4 +131,4 @@ def raise_errno(negative_errno: int) -> NoReturn:
     """
     if _ending not in (None, get_ident()):
         raise SystemExit
-    raise OSError(-negative_errno, os.strerror(-negative_errno))
+    raise OSError(-negative_errno, os.strerror(-negative_errno) + about)

@@ -10,6 +10,7 @@ import weakref
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from libaio_shim._iocb import bad_argument
 from libaio_shim._native import EVENT_BYTES, RING_HEADER_BYTES, begin_to_end, ffi, lib, raise_errno
 
 if TYPE_CHECKING:
@@ -36,13 +37,16 @@ class Ring:
     """The owner's, here so that a forked child gets a fresh one."""
 
     def __init__(self, depth: int) -> None:
-        """Raises OSError: EINVAL for a depth that the engine refuses, ENOMEM."""
+        """Raises OSError: EINVAL for a depth that the engine refuses, EAGAIN for one that is too large, ENOMEM."""
         self.inherited = False
         self.lock = threading.Lock()
         out: Any = ffi.new("void **")
-        result = lib.las_io_setup(depth, out)
+        try:
+            result = lib.las_io_setup(depth, out)
+        except (OverflowError, TypeError):
+            raise bad_argument(depth=depth) from None
         if result < 0:
-            raise_errno(result)
+            raise_errno(result, f": depth={depth}")
         self.handle = out[0]
         # Who takes what is in it destroys the ring.  Not under the lock: the thread that closes may be in a signal
         # handler that came in the middle of its own submit.

@@ -26,6 +26,8 @@ from libaio_shim._native import (
     IOCB_CMD_PWRITEV,
     NULL,
     ffi,
+    no_buffer,
+    pin,
     raise_errno,
 )
 from libaio_shim._ring import HEAD, TAIL, refuse_copy
@@ -182,7 +184,10 @@ class AsyncContext(Core):
 
     async def read_into(self, fd: FileDescriptorLike, buf: Buffer, offset: int, *, flags: int = 0) -> int:
         """Reads into a writable buffer as many bytes as it has.  Returns how many were read."""
-        memory = _from_buffer(_CHARS, buf, True)
+        try:
+            memory = _from_buffer(_CHARS, buf, True)
+        except TypeError:
+            raise no_buffer(buf) from None
         n = len(memory)
         result = self._start(IOCB_CMD_PREAD, fd, memory, n, offset, flags, memory)
         if result is None:
@@ -197,7 +202,10 @@ class AsyncContext(Core):
 
     async def write(self, fd: FileDescriptorLike, data: Buffer, offset: int, *, flags: int = 0) -> int:
         """Writes the buffer's bytes at ``offset``.  Returns how many were written.  flags: ``os.RWF_*``."""
-        memory = _from_buffer(_CHARS, data)
+        try:
+            memory = _from_buffer(_CHARS, data)
+        except TypeError:
+            raise no_buffer(data) from None
         n = len(memory)
         result = self._start(IOCB_CMD_PWRITE, fd, memory, n, offset, flags, memory)
         if result is None:
@@ -277,7 +285,7 @@ class AsyncContext(Core):
 
     async def write_all(self, fd: FileDescriptorLike, data: Buffer, offset: int) -> None:
         """Writes all of the buffer's bytes at ``offset``, in several requests if one is cut short."""
-        memory = _from_buffer(_CHARS, data)
+        memory = pin(data, False)
         await self._transfer(IOCB_CMD_PWRITE, fd, memory, offset, len(memory), [0])
 
     async def _transfer(

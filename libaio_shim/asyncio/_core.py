@@ -217,8 +217,8 @@ class Core:
         # How many there were, and how many turns the next one has to wait.
         self._flushes = 0
         self._pause = 0
-        # The next request waits for others even if nothing is in flight: the last flush submitted several, or took long,
-        # or enough was copied in this turn.
+        # The next request waits for others even if nothing is in flight: the last flush submitted several, or took
+        # long, or enough was copied in this turn.
         self._company = False
         # The request for which _start returned None, or what it read.
         self._last: Any = None

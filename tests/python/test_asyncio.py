@@ -1094,6 +1094,20 @@ def test_a_forked_child_has_a_dead_context(fd: int) -> None:
     asyncio.run(main())
 
 
+def test_what_is_no_buffer_is_named(run: Run[Any], path: Path) -> None:
+    """A str above all."""
+
+    async def main() -> None:
+        async with AsyncContext() as ctx:
+            with path.open("r+b", buffering=0) as file:
+                requests: list[Any] = [ctx.write, ctx.write_all, ctx.read_into]
+                for request in requests:
+                    with pytest.raises(TypeError, match="bytes-like object is required, not 'str'"):
+                        await request(file, "text", 0)
+
+    run(main())
+
+
 def test_bad_depths_are_refused() -> None:
     """EINVAL as io_setup says."""
     with raises_errno(errno.EINVAL):
