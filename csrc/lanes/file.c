@@ -282,16 +282,13 @@ static int check_nowait(const struct las_file *file)
 	return -EOPNOTSUPP;
 }
 
-int las_file_check_flags(const struct las_file *file, const struct las_op *op)
+static int check_flags(const struct las_file *file, const struct las_op *op, int special)
 {
 	struct iovec nowhere = { (void *)1, 1 };
-	int special = op->rw_flags & (RWF_ATOMIC | RWF_DONTCACHE);
 	/* At the beginning: some file systems make a file longer before they find that there is nothing to write. */
 	int64_t at = file->stream ? -1 : 0;
 	long err;
 
-	if (!special && !(op->rw_flags & RWF_NOWAIT))
-		return 0;
 	/* Pipes, sockets and their like know NOWAIT and nothing else; there, trying might take something away. */
 	if (!las_file_bounded(file) && !S_ISCHR(file->mode))
 		return special ? -EOPNOTSUPP : 0;
@@ -302,6 +299,20 @@ int las_file_check_flags(const struct las_file *file, const struct las_op *op)
 		return -EOPNOTSUPP;
 	err = op->rw_flags & RWF_NOWAIT ? las_sys.pwritev2(file->fd, &nowhere, 1, at, RWF_NOWAIT) : 0;
 	return err == -EOPNOTSUPP ? check_nowait(file) : 0;
+}
+
+int las_file_check_flags(struct las_file *file, const struct las_op *op)
+{
+	int special = op->rw_flags & (RWF_ATOMIC | RWF_DONTCACHE), err;
+
+	if (!special && (!(op->rw_flags & RWF_NOWAIT) || file->takes_nowait & 1u << op->kind))
+		return 0;
+	err = check_flags(file, op, special);
+	if (!err && !special) {
+		file->takes_nowait |= (uint8_t)(1u << op->kind);
+		file->remembered = false;
+	}
+	return err;
 }
 
 int las_file_check_op(struct las_file *file, const struct las_op *op)

@@ -50,6 +50,7 @@ struct las_file {
 	bool is_eventfd;        /* verified */
 	bool bare;              /* O_DIRECT, but knows no NOWAIT; found when the native lane tried */
 	bool refuses_nowait;    /* found when the head lane tried to read (or use a stream) */
+	uint8_t takes_nowait;   /* of these kinds of op, a bit each: asked and found */
 	enum las_medium medium; /* las_file_medium() */
 	struct las_hold *hold;  /* or NULL */
 };
@@ -94,7 +95,7 @@ int las_file_check_op(struct las_file *file, const struct las_op *op);
  * For the few flags that not every file can do (RWF_NOWAIT, ATOMIC,
  * DONTCACHE): 0 or -EOPNOTSUPP, io_submit's error.  The file has been looked at.
  */
-int las_file_check_flags(const struct las_file *file, const struct las_op *op);
+int las_file_check_flags(struct las_file *file, const struct las_op *op);
 /* Takes over what requests in flight know of the same open file, and their hold, if there are any. */
 void las_file_join(struct las_file *file);
 /* One more reference on the batch's hold of this file. */

@@ -56,11 +56,15 @@ TEST(direct_reads_go_down_with_nowait_and_come_back)
 	}
 }
 
+static unsigned asked;
+
 /* Where it can be done: a transfer to nowhere is refused for that, not for its flags. */
 static long nowait_is_known(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
 {
-	if (n == 1 && iov->iov_base == (void *)1)
+	if (n == 1 && iov->iov_base == (void *)1) {
+		u_count(&asked);
 		return -EINVAL;
+	}
 	return u_real.preadv2(fd, iov, n, offset, flags);
 }
 
@@ -78,6 +82,7 @@ TEST(what_the_program_wants_done_without_waiting_does_not_wait_in_io_submit)
 	CHECK_RET(io_submit(ctx, 4, list), 4);
 	CHECK_EQ(hidden->submitted, 4);
 	CHECK_EQ(t_ring_count(ctx), 0);
+	CHECK_EQ(asked, 1); /* once for a file and a call */
 	f_finish(hidden, 0, 8192);
 	f_finish(hidden, 1, -EAGAIN); /* the program's to see */
 	f_finish(hidden, 2, 4096);
