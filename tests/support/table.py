@@ -52,6 +52,16 @@ OceanBase seekdb 1.4.0 (PyPI, pylibseekdb), which brings a libaio of its own: fi
 recovered, read through an index: the same sums on all three. DiskANN (PyPI, diskannpy 0.7.0), whose wheel has libaio
 under a name with a hash: an index built on disk and searched by two threads found the same neighbours on all three.
 
+MariaDB's own test suite (mariadb-test 10.11.19, io_uring refused, native AIO and O_DIRECT): 15 tests of InnoDB that
+crash, recover, purge and insert, in five page sizes, passed on all three. Debian unstable's QEMU 11.1.3 (`qemu-img
+bench`, `convert -W`, `compare` on raw and qcow2), fio 3.41 (seven jobs with verification, `--nowait`, `--sync=dsync`,
+`--userspace_reap`) and MariaDB 11.8.9 (tables larger than its buffer pool) in the same chroot: the same checksums and
+exit statuses on all three.
+
+zvec 0.8.0 (PyPI, io_uring refused): an index of DiskANN's kind, 3,000 vectors, searched by four threads with 11,500
+requests: the same neighbours on all three. pyvsag 0.18.5 (PyPI, a libaio under a name with a hash): an HGraph whose
+precise vectors are read by AIO, built and searched with 110,000 requests, as quick as on the kernel.
+
 sanlock as a daemon (without a watchdog): a lockspace joined, a lease held by a command, and left again.
 qemu-system-x86_64 with its disk behind virtio-blk and virtio-scsi in an I/O thread, NVMe, AHCI, LSI SCSI and USB: the
 same disk afterwards. fio with some 45 sets of options more than the table has (zones, verification by SHA-3, logs of
