@@ -101,6 +101,7 @@ void las_destroy(struct las_ctx *ctx)
 	uint32_t busy;
 
 	las_complete_wake_all(ctx);
+	las_store_relaxed(&ctx->owner.ending, true); /* seen by the next look of whoever runs a poll */
 	/*
 	 * KERNEL: an accepted write is on its way to the file and a destroyed context does not recall it; the kernel
 	 * had written it inside io_submit (test: destroy.queued_writes_are_finished).  Reads and polls have nobody

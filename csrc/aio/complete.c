@@ -295,4 +295,5 @@ void las_complete_own(struct las_owner *owner)
 	owner->complete_all = complete_all;
 	owner->discard = discard;
 	owner->moved = moved;
+	las_store_relaxed(&owner->ending, false);
 }

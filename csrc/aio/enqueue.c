@@ -333,6 +333,8 @@ bool las_enqueue_native(struct las_submission *s, struct las_candidate *c)
 	if (!(las_config.lanes & LAS_LANE_NATIVE) || !las_native_wants(&c->op, c->file) ||
 	    las_route_is_append(c->file, &c->op) || waits_for_writes(c) || !native_of(s->ctx) || !somebody_reaps(s, c))
 		return false;
+	if (c->op.kind == LAS_OP_POLL && !las_native_cancels(las_load_acquire(&s->ctx->native)))
+		return false;
 	hold = las_native_needs_hold(&c->op); /* a late refusal goes to the crew */
 	c->announced = c->announced || (c->eventfd && las_op_is_rw(&c->op) && las_enqueue_announces(s, c));
 	if ((hold || (c->eventfd && !c->announced)) && !crew_can_help(s))

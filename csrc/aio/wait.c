@@ -140,7 +140,8 @@ static long wait_as_leader(struct las_ctx *ctx, uint32_t need, int64_t deadline_
 	/* The lead is handed on: whoever still waits may have to go to the kernel now. */
 	if (followers && las_native_in_flight(native))
 		las_complete_wake_all(ctx);
-	return n < 0 ? n : 0;
+	/* A sandbox that forbids the kernel's wait leaves the other one. */
+	return n >= 0 ? 0 : n == -EINTR || n == -ETIMEDOUT ? n : -EBUSY;
 }
 
 static struct timespec left_until(int64_t deadline_ns)
@@ -207,9 +208,9 @@ static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, c
 		if (sleeper)
 			las_list_push(&ctx->sleepers, &sleeper->link);
 		las_unlock(&ctx->lock);
-		if (sleeper)
-			err = sleep_masked(sleeper, deadline_ns, mask);
-		else
+		err = sleeper ? sleep_masked(sleeper, deadline_ns, mask) : -ENOSYS;
+		/* No sleeper, or a sandbox without ppoll. */
+		if (err < 0 && err != -EINTR && err != -ETIMEDOUT)
 			err = sleep_on_seq(ctx, seq, deadline_ns, mask);
 		las_lock(&ctx->lock);
 		las_store_relaxed(&ctx->waiters, ctx->waiters - 1);

@@ -10,10 +10,12 @@
 #include "base/sys.h"
 
 #include <assert.h>
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <linux/fs.h>
+#include <linux/futex.h>
 #include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -24,6 +26,12 @@
 #include <sys/uio.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "base/atomic.h"
+
+#ifndef RWF_NOAPPEND
+#define RWF_NOAPPEND 0x00000020
+#endif
 
 #if defined(LAS_SYS_ENTER)
 #define enter LAS_SYS_ENTER
@@ -80,12 +88,20 @@ static bool is_barred(long ret)
 	return ret == -ENOSYS || ret == -EPERM;
 }
 
+/* RWF_APPEND or NOAPPEND that say what the descriptor says as well (lanes/file.c pins it to each write). */
+static bool is_as_opened(int fd, int flags)
+{
+	long opened = enter(SYS_fcntl, fd, F_GETFL, 0, 0, 0, 0);
+
+	return opened >= 0 && flags == (opened & O_APPEND ? RWF_APPEND : RWF_NOAPPEND);
+}
+
 static long without_v2(long plain, long at, int fd, const struct iovec *iov, size_t n, int64_t offset, int flags,
                        long ret)
 {
 	if (flags == RWF_NOWAIT)
 		return -EOPNOTSUPP;
-	if (flags != 0)
+	if (flags != 0 && !is_as_opened(fd, flags))
 		return ret;
 	return offset < 0 ? enter(plain, fd, L(iov), L(n), 0, 0, 0) : enter(at, fd, L(iov), L(n), L(offset), 0, 0);
 }
@@ -98,21 +114,28 @@ static bool is_plain(size_t n, int64_t offset, int flags)
 
 static long sys_preadv2(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
 {
-	if (is_plain(n, offset, flags))
-		return enter(SYS_pread64, fd, L(iov->iov_base), L(iov->iov_len), L(offset), 0, 0);
-	/* The offset is passed in halves; on 64-bit machines the low one holds it all. */
-	long ret = enter(SYS_preadv2, fd, L(iov), L(n), L(offset), 0, flags);
+	long ret;
 
+	if (is_plain(n, offset, flags)) {
+		ret = enter(SYS_pread64, fd, L(iov->iov_base), L(iov->iov_len), L(offset), 0, 0);
+		if (las_likely(!is_barred(ret)))
+			return ret;
+	}
+	/* The offset is passed in halves; on 64-bit machines the low one holds it all. */
+	ret = enter(SYS_preadv2, fd, L(iov), L(n), L(offset), 0, flags);
 	return is_barred(ret) ? without_v2(SYS_readv, SYS_preadv, fd, iov, n, offset, flags, ret) : ret;
 }
 
 static long sys_pwritev2(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
 {
-	if (is_plain(n, offset, flags))
-		return enter(SYS_pwrite64, fd, L(iov->iov_base), L(iov->iov_len), L(offset), 0, 0);
+	long ret;
 
-	long ret = enter(SYS_pwritev2, fd, L(iov), L(n), L(offset), 0, flags);
-
+	if (is_plain(n, offset, flags)) {
+		ret = enter(SYS_pwrite64, fd, L(iov->iov_base), L(iov->iov_len), L(offset), 0, 0);
+		if (las_likely(!is_barred(ret)))
+			return ret;
+	}
+	ret = enter(SYS_pwritev2, fd, L(iov), L(n), L(offset), 0, flags);
 	return is_barred(ret) ? without_v2(SYS_writev, SYS_pwritev, fd, iov, n, offset, flags, ret) : ret;
 }
 
@@ -226,9 +249,27 @@ static long sys_epoll_pwait(int epfd, struct epoll_event *events, int n, int tim
 	return enter(SYS_epoll_pwait, epfd, L(events), n, timeout_ms, L(mask), LAS_SIGSET_BYTES);
 }
 
+/* Who cannot sleep on a word naps and looks: the deadline is absolute, and a wake-up for no reason is allowed. */
+static long without_futex(const uint32_t *word, uint32_t expected, const struct timespec *deadline)
+{
+	const struct timespec nap = { .tv_nsec = 100 * 1000 };
+	struct timespec now;
+
+	if (las_load_acquire(word) != expected)
+		return -EAGAIN;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	if (now.tv_sec > deadline->tv_sec || (now.tv_sec == deadline->tv_sec && now.tv_nsec >= deadline->tv_nsec))
+		return -ETIMEDOUT;
+	return enter(SYS_nanosleep, L(&nap), 0, 0, 0, 0, 0) == -EINTR ? -EINTR : 0;
+}
+
 static long sys_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2, uint32_t val3)
 {
-	return enter(SYS_futex, L(word), op, L(val), L(ts), L(word2), L(val3));
+	long ret = enter(SYS_futex, L(word), op, L(val), L(ts), L(word2), L(val3));
+
+	return las_unlikely(is_barred(ret)) && op == (FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG)
+	               ? without_futex(word, val, ts)
+	               : ret;
 }
 
 static void *as_pointer(long ret)
@@ -372,11 +413,26 @@ static int start_with(void *(*entry)(void *), void *arg, size_t stack_bytes)
 	return err;
 }
 
+/* glibc's __rseq_size: 0 if it does not register its threads. */
+static const unsigned *registers_threads;
+
+/* glibc ends the process when a thread cannot be registered as its first one was; asked with a length that is refused. */
+static bool is_fatal(void)
+{
+#ifdef SYS_rseq
+	return registers_threads && *registers_threads && is_barred(enter(SYS_rseq, 0, 0, 0, 0, 0, 0));
+#else
+	return false;
+#endif
+}
+
 static long sys_thread_start(void *(*entry)(void *), void *arg)
 {
 	sigset_t all, old;
 	int saved = errno, err;
 
+	if (is_fatal())
+		return -EAGAIN;
 	/* libc's own signals (setuid broadcasts, cancellation) stay open: libc filters them out of every mask. */
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
@@ -434,6 +490,14 @@ struct las_sys las_sys = {
 };
 
 #ifndef LAS_SYS_ENTER
+/* By its name, which came with glibc 2.35 and must not keep the library from being used with an older one. */
+#pragma weak dlsym
+__attribute__((constructor)) static void find_registration(void)
+{
+	if (&dlsym)
+		registers_threads = dlsym(RTLD_DEFAULT, "__rseq_size");
+}
+
 __attribute__((constructor)) static void use_traps_table(void)
 {
 	if (!&las_trap_sys)

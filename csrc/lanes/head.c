@@ -115,8 +115,8 @@ enum las_verdict las_head_try(struct las_op *op, struct las_file *file, long *re
 
 	if (op->kind != LAS_OP_POLL)
 		return try_rw(op, file, result);
-	mask = las_op_poll(op, file->fd);
-	if (mask == 0 || mask == -EINTR)
+	mask = las_op_poll(op, file->fd, 0);
+	if (mask <= 0) /* interrupted, or forbidden: then there is epoll */
 		return LAS_PASS;
 	*result = mask;
 	return LAS_DONE;

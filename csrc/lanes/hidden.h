@@ -23,7 +23,8 @@ struct las_native {
 	struct las_link link; /* in all; guarded by pool.lock */
 	struct las_ring *ring;
 	unsigned depth;
-	bool lent; /* to a context; guarded by pool.lock */
+	bool lent;    /* to a context; guarded by pool.lock */
+	bool cancels; /* it is known that it can; atomic */
 
 	struct las_lock lock LAS_LINE_ALIGNED; /* guards the hidden ring's head, the leader's place and the polls */
 	uint32_t led;                          /* the leader's ticket, 0 if there is none; atomic to read */

@@ -328,6 +328,20 @@ bool las_native_begin(struct las_req *req)
 	return las_list_empty(&refused);
 }
 
+bool las_native_cancels(struct las_native *native)
+{
+	long err;
+
+	if (las_likely(las_load_relaxed(&native->cancels)))
+		return true;
+	/* No iocb is at NULL, which is looked at first. */
+	err = las_sys.io_cancel((uintptr_t)native->ring, NULL, NULL);
+	if (err == -EPERM || err == -ENOSYS)
+		return false;
+	las_store_relaxed(&native->cancels, true);
+	return true;
+}
+
 bool las_native_cancel(struct las_native *native, const struct las_owner *owner, uint64_t obj)
 {
 	struct las_event unused;

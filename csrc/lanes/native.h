@@ -36,6 +36,8 @@ bool las_native_needs_hold(const struct las_op *op);
 
 /* A hidden context for about `depth` requests: from the pool, or new; NULL if the kernel has none to give. */
 struct las_native *las_native_get(unsigned depth);
+/* Whether polls can be taken back: a sandbox may know io_submit and no io_cancel. */
+bool las_native_cancels(struct las_native *native);
 /* Back to the pool; nothing may be in flight. */
 void las_native_put(struct las_native *native);
 

@@ -83,11 +83,11 @@ long las_op_result(const struct las_op *op, long last)
 	return op->done ? (long)op->done : last;
 }
 
-long las_op_poll(const struct las_op *op, int fd)
+long las_op_poll(const struct las_op *op, int fd, long timeout_ns)
 {
-	const struct timespec at_once = { 0, 0 };
+	const struct timespec timeout = { .tv_nsec = timeout_ns };
 	struct pollfd p = { .fd = fd, .events = (short)op->poll_events };
-	long n = las_sys.ppoll(&p, 1, &at_once, NULL);
+	long n = las_sys.ppoll(&p, 1, &timeout, NULL);
 
 	return n < 0 ? n : (unsigned short)p.revents;
 }

@@ -63,8 +63,8 @@ bool las_op_goes_on(const struct las_op *op, uint64_t bytes);
 long las_op_result(const struct las_op *op, long last);
 /* For threads of ours, which have all signals blocked: sends what a failed write raised to the process. */
 void las_op_forward_signal(const struct las_op *op, long result);
-/* poll without waiting: the mask, 0 when nothing is ready. */
-long las_op_poll(const struct las_op *op, int fd);
+/* poll for less than a second: the mask, 0 when nothing is ready. */
+long las_op_poll(const struct las_op *op, int fd, long timeout_ns);
 
 /* Blocks of UIO_MAXIOV segments, for vectors longer than LAS_OP_INLINE_IOV.  NULL when no memory can be had. */
 struct iovec *las_iov_get(void);

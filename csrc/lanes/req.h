@@ -30,6 +30,8 @@ struct las_owner {
 	void (*discard)(struct las_req *req);
 	/* Told that the request goes on in another lane (req->lane), from where it can be completed at any time. */
 	void (*moved)(struct las_req *req);
+	/* It waits for its requests to end, and has no use for what they wait for: atomic. */
+	bool ending;
 };
 
 /* Of reads: those that only wait for pages cost less, see queue.h. */

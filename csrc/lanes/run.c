@@ -13,6 +13,9 @@
 #include "lanes/native.h"
 #include "lanes/predictor.h"
 
+#define LOOK_NS \
+	(50l * 1000 * 1000) /* a poll that a thread waits for is given up so soon after the end of its context */
+
 /*
  * KERNEL: a request is direct or buffered as its file was at io_submit
  * (test: lifetime.buffered_as_of_submit).  If the program has switched
@@ -64,6 +67,17 @@ static long run_direct(struct las_req *req)
 	return run_as_of_submit(req);
 }
 
+/* Where there is neither epoll nor kernel AIO for it. */
+static long run_poll(const struct las_req *req)
+{
+	long mask;
+
+	do
+		mask = las_op_poll(&req->op, req->file->fd, LOOK_NS);
+	while ((mask == 0 || mask == -EINTR) && !las_load_relaxed(&req->owner->ending));
+	return mask == -EINTR ? 0 : mask;
+}
+
 /* Runs it, and notes for the predictor how long that took. */
 static long run(struct las_req *req)
 {
@@ -74,6 +88,8 @@ static long run(struct las_req *req)
 		return -EBADF;
 	if (las_unlikely(req->flags & O_DIRECT) && las_op_is_rw(&req->op))
 		return run_direct(req);
+	if (las_unlikely(req->op.kind == LAS_OP_POLL))
+		return run_poll(req);
 	start = las_ticks();
 	result = las_op_run(&req->op, req->file->fd);
 	las_predict_crew_took(req->predictor, &req->op, las_ticks() - start);

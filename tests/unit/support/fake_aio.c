@@ -146,6 +146,8 @@ static long fake_cancel(uintptr_t handle, struct las_iocb *iocb, struct las_even
 	struct f_context *c;
 	long err = -EINVAL;
 
+	if (!iocb)
+		return -EFAULT;
 	pthread_mutex_lock(&mutex);
 	c = find(handle);
 	for (int i = 0; i < c->submitted; i++) {
