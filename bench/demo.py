@@ -177,4 +177,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    try:
+        raise SystemExit(main())
+    except OSError as error:
+        raise SystemExit(f"demo: {error.filename or 'the file'}: {error.strerror}") from None

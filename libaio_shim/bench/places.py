@@ -102,7 +102,11 @@ class Places:
             return directory / "slow"
         path = directory / name
         if (place, name, size) not in self._files:
-            write_stamped(path, size)
+            try:
+                write_stamped(path, size)
+            except OSError as error:
+                path.unlink(missing_ok=True)
+                raise UnavailableError(f"a file of {size / MIB:g} MiB in {directory}: {error.strerror}") from None
             self._files.add((place, name, size))
         return path
 
@@ -131,7 +135,10 @@ class Places:
             _command("umount", "-l", str(target))
 
     def _make_disk(self) -> Path:
-        return self._temporary(self._disk_parent)
+        try:
+            return self._temporary(self._disk_parent)
+        except OSError as error:
+            raise UnavailableError(f"{self._disk_parent}: {error.strerror}") from None
 
     def _make_tmpfs(self) -> Path:
         if os.geteuid() != 0 and os.access("/dev/shm", os.W_OK):  # noqa: S108 - a tmpfs is what is wanted

@@ -146,6 +146,13 @@ def test_wrong_use_is_told_at_once(tmp_path: Path, words: list[str], said: str) 
     assert done.stderr.count("\n") == 1
 
 
+def test_directory_where_no_file_can_be_made_is_told(tmp_path: Path) -> None:
+    """In place of the case's results."""
+    done = bench(tmp_path, "--case=cached-read-qd1", "/proc")
+    assert "cached-read-qd1: skipped: /proc: " in done.stdout
+    assert "Traceback" not in done.stderr
+
+
 def test_list_may_be_cut_short(build_dir: Path) -> None:
     """As by head: no traceback tells that nobody read the rest."""
     reader, writer = os.pipe()

@@ -108,6 +108,14 @@ def test_the_demo_shows_both_and_cleans_up(kernel: sides.Side, shim: sides.Side,
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_demo_says_where_no_file_can_be_made() -> None:
+    """In a line."""
+    shown = demo(Path("/proc"))
+    assert shown.returncode == 1
+    assert shown.stderr.startswith("demo: /proc/")
+    assert shown.stderr.count("\n") == 1
+
+
 def test_the_demo_says_where_the_kernel_has_none(shim: sides.Side, refuse: Path, tmp_path: Path) -> None:
     """The kernel's column says so, the shim's has numbers."""
     shown = demo(tmp_path, refuse, "aio", "ENOSYS")
