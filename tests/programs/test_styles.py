@@ -16,7 +16,7 @@ from libaio_shim.bench import places
 
 STYLES = {
     "nginx": "one eventfd, edge-triggered epoll, reaps in portions",
-    "seastar": "reads two words at ctx+8 before it calls",
+    "seastar": "reads two words at ctx+8 before it calls; O_DIRECT with RWF_NOWAIT",
     "spdk": "reads the ring only, never calls io_getevents",
     "tgt": "waits for exactly the eventfd's count; one array used over and over",
     "deepspeed": "submits iocbs again that are in flight",
