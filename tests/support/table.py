@@ -54,7 +54,7 @@ under a name with a hash: an index built on disk and searched by two threads fou
 
 MariaDB's own test suite (mariadb-test 10.11.19, io_uring refused, native AIO and O_DIRECT): 15 tests of InnoDB that
 crash, recover, purge and insert, in five page sizes, passed on all three. Debian unstable's QEMU 11.1.3 (`qemu-img
-bench`, `convert -W`, `compare` on raw and qcow2), fio 3.41 (seven jobs with verification, `--nowait`, `--sync=dsync`,
+bench`, `convert -W`, `compare` on raw and qcow2), fio 3.41 (six jobs with verification, `--nowait`, `--sync=dsync`,
 `--userspace_reap`) and MariaDB 11.8.9 (tables larger than its buffer pool) in the same chroot: the same checksums and
 exit statuses on all three.
 
