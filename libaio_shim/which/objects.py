@@ -157,9 +157,9 @@ def _candidates(name: str, by: Object, inherited_rpath: list[str]) -> Iterator[P
 
 def _find(name: str, by: Object, inherited_rpath: list[str]) -> Object | None:
     for path in _candidates(name, by, inherited_rpath):
-        if not path.is_file():
-            continue
         try:
+            if not path.is_file():
+                continue
             found = load(path)
         except (NotElfError, OSError):
             continue

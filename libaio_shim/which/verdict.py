@@ -189,7 +189,8 @@ def find_program(name: str) -> Path | None:
         return Path(name) if Path(name).exists() else None
     for directory in os.environ.get("PATH", os.defpath).split(":"):
         path = Path(directory or ".") / name
-        if path.is_file() and os.access(path, os.X_OK):
+        # Asked for first: is_file raises where the directory may not be looked into.
+        if os.access(path, os.X_OK) and path.is_file():
             return path
     return None
 

@@ -305,6 +305,19 @@ def test_launcher_without_its_package_says_so(build_dir: Path, tmp_path: Path) -
         assert "Python package" in done.stderr
 
 
+def test_directory_that_cannot_be_looked_into_is_passed_over(build_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As exec and the loader do it; root may look everywhere, but for a name that is too long."""
+    from libaio_shim.which import verdict
+
+    barred = f"/{'x' * 300}"
+    expected = verdict.find_program("sh")
+    assert expected is not None
+    monkeypatch.setenv("PATH", f"{barred}:{os.environ['PATH']}")
+    monkeypatch.setenv("LD_LIBRARY_PATH", f"{barred}:{build_dir / 'lib'}")
+    assert verdict.find_program("sh") == expected
+    assert verdict.judge("sh")
+
+
 def test_missing_library_is_told(which: Which, compiled: Compile, tmp_path: Path) -> None:
     """What was not found was not looked at."""
     source = tmp_path / "empty.c"
