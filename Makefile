@@ -61,7 +61,7 @@ ENGINE_OBJ := $(ENGINE_SRC:%.c=$(OBJ)/%.o)
 FACADE_OBJ := $(OBJ)/compat/facade.o
 SYSCALLS_OBJ := $(OBJ)/compat/syscall.o $(OBJ)/compat/ending.o $(OBJ)/compat/eventfd.o $(OBJ)/compat/raw.o
 TRAP_OBJ := $(OBJ)/compat/trap.o $(OBJ)/compat/trap_range.o $(OBJ)/compat/trap_guard.o \
-    $(OBJ)/compat/trap_sys.o $(OBJ)/compat/raw.o
+    $(OBJ)/compat/trap_sys.o $(OBJ)/compat/raw.o $(OBJ)/csrc/base/fallback.o
 
 .PHONY: build test demo bench lint format clean
 .DELETE_ON_ERROR:

@@ -2,7 +2,8 @@
  * sys.c - the system calls themselves, see sys.h.
  *
  * x86-64 and aarch64 enter the kernel by their own instruction; any other
- * 64-bit machine goes through libc's syscall() with errno put back.
+ * 64-bit machine goes through libc's syscall() with errno put back.  What is
+ * done where a sandbox forbids a call is in fallback.c, threads are in thread.c.
  *
  * compat/trap_sys.c includes this file for a second table, with a way into the
  * kernel of its own.
@@ -10,13 +11,7 @@
 #include "base/sys.h"
 
 #include <assert.h>
-#include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <limits.h>
-#include <linux/fs.h>
-#include <linux/futex.h>
-#include <pthread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/mman.h>
@@ -28,10 +23,8 @@
 #include <unistd.h>
 
 #include "base/atomic.h"
-
-#ifndef RWF_NOAPPEND
-#define RWF_NOAPPEND 0x00000020
-#endif
+#include "base/fallback.h"
+#include "base/thread.h"
 
 #if defined(LAS_SYS_ENTER)
 #define enter LAS_SYS_ENTER
@@ -78,35 +71,7 @@ static long enter(long n, long a, long b, long c, long d, long e, long f)
 
 #define L(x) ((long)(x))
 
-/*
- * A sandbox may know the older calls only: its author listed what the program
- * was seen to make.  EPERM may also be the file's answer, which the older call
- * then gives again.
- */
-static bool is_barred(long ret)
-{
-	return ret == -ENOSYS || ret == -EPERM;
-}
-
-/* RWF_APPEND or NOAPPEND that say what the descriptor says as well (lanes/file.c pins it to each write). */
-static bool is_as_opened(int fd, int flags)
-{
-	long opened = enter(SYS_fcntl, fd, F_GETFL, 0, 0, 0, 0);
-
-	return opened >= 0 && flags == (opened & O_APPEND ? RWF_APPEND : RWF_NOAPPEND);
-}
-
-static long without_v2(long plain, long at, int fd, const struct iovec *iov, size_t n, int64_t offset, int flags,
-                       long ret)
-{
-	if (flags == RWF_NOWAIT)
-		return -EOPNOTSUPP;
-	if (flags != 0 && !is_as_opened(fd, flags))
-		return ret;
-	return offset < 0 ? enter(plain, fd, L(iov), L(n), 0, 0, 0) : enter(at, fd, L(iov), L(n), L(offset), 0, 0);
-}
-
-/* What the older calls can do: they mean the same, and the kernel need not fetch a vector (a tenth of a cached read). */
+/* Without a vector it is the same, and the kernel need not fetch one (a tenth of a cached read). */
 static bool is_plain(size_t n, int64_t offset, int flags)
 {
 	return n == 1 && offset >= 0 && flags == 0;
@@ -118,12 +83,12 @@ static long sys_preadv2(int fd, const struct iovec *iov, size_t n, int64_t offse
 
 	if (is_plain(n, offset, flags)) {
 		ret = enter(SYS_pread64, fd, L(iov->iov_base), L(iov->iov_len), L(offset), 0, 0);
-		if (las_likely(!is_barred(ret)))
+		if (las_likely(!las_is_barred(ret)))
 			return ret;
 	}
 	/* The offset is passed in halves; on 64-bit machines the low one holds it all. */
 	ret = enter(SYS_preadv2, fd, L(iov), L(n), L(offset), 0, flags);
-	return is_barred(ret) ? without_v2(SYS_readv, SYS_preadv, fd, iov, n, offset, flags, ret) : ret;
+	return las_is_barred(ret) ? las_fallback_preadv2(enter, fd, iov, n, offset, flags, ret) : ret;
 }
 
 static long sys_pwritev2(int fd, const struct iovec *iov, size_t n, int64_t offset, int flags)
@@ -132,11 +97,11 @@ static long sys_pwritev2(int fd, const struct iovec *iov, size_t n, int64_t offs
 
 	if (is_plain(n, offset, flags)) {
 		ret = enter(SYS_pwrite64, fd, L(iov->iov_base), L(iov->iov_len), L(offset), 0, 0);
-		if (las_likely(!is_barred(ret)))
+		if (las_likely(!las_is_barred(ret)))
 			return ret;
 	}
 	ret = enter(SYS_pwritev2, fd, L(iov), L(n), L(offset), 0, flags);
-	return is_barred(ret) ? without_v2(SYS_writev, SYS_pwritev, fd, iov, n, offset, flags, ret) : ret;
+	return las_is_barred(ret) ? las_fallback_pwritev2(enter, fd, iov, n, offset, flags, ret) : ret;
 }
 
 static long sys_fsync(int fd)
@@ -153,12 +118,7 @@ static long sys_ppoll(struct pollfd *fds, size_t n, const struct timespec *timeo
 {
 	long ret = enter(SYS_ppoll, L(fds), L(n), L(timeout), L(mask), LAS_SIGSET_BYTES, 0);
 
-#ifdef SYS_poll
-	if (is_barred(ret) && !mask)
-		ret = enter(SYS_poll, L(fds), L(n),
-		            timeout ? timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000 : -1, 0, 0, 0);
-#endif
-	return ret;
+	return las_is_barred(ret) ? las_fallback_ppoll(enter, fds, n, timeout, mask, ret) : ret;
 }
 
 static long sys_fcntl(int fd, int cmd, uintptr_t arg)
@@ -189,8 +149,8 @@ static long sys_fstat(int fd, struct stat *st)
 	struct kernel_statx sx;
 	long err = enter(SYS_statx, fd, L(""), EMPTY_PATH | DONT_SYNC, TYPE_MODE_INO, L(&sx), 0);
 
-	if (err == -ENOSYS || err == -EPERM) /* before Linux 4.11, and in sandboxes that are as old */
-		return enter(SYS_newfstatat, fd, L(""), L(st), EMPTY_PATH, 0, 0); /* what libc calls */
+	if (las_is_barred(err))
+		return las_fallback_fstat(enter, fd, st);
 	if (err)
 		return err;
 	st->st_mode = sx.mode;
@@ -249,27 +209,11 @@ static long sys_epoll_pwait(int epfd, struct epoll_event *events, int n, int tim
 	return enter(SYS_epoll_pwait, epfd, L(events), n, timeout_ms, L(mask), LAS_SIGSET_BYTES);
 }
 
-/* Who cannot sleep on a word naps and looks: the deadline is absolute, and a wake-up for no reason is allowed. */
-static long without_futex(const uint32_t *word, uint32_t expected, const struct timespec *deadline)
-{
-	const struct timespec nap = { .tv_nsec = 100 * 1000 };
-	struct timespec now;
-
-	if (las_load_acquire(word) != expected)
-		return -EAGAIN;
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	if (now.tv_sec > deadline->tv_sec || (now.tv_sec == deadline->tv_sec && now.tv_nsec >= deadline->tv_nsec))
-		return -ETIMEDOUT;
-	return enter(SYS_nanosleep, L(&nap), 0, 0, 0, 0, 0) == -EINTR ? -EINTR : 0;
-}
-
 static long sys_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2, uint32_t val3)
 {
 	long ret = enter(SYS_futex, L(word), op, L(val), L(ts), L(word2), L(val3));
 
-	return las_unlikely(is_barred(ret)) && op == (FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG)
-	               ? without_futex(word, val, ts)
-	               : ret;
+	return las_is_barred(ret) ? las_fallback_futex(enter, word, op, val, ts, ret) : ret;
 }
 
 static void *as_pointer(long ret)
@@ -396,52 +340,13 @@ static long sys_prlimit(int resource, void *old)
 	return enter(SYS_prlimit64, 0, resource, 0, L(old), 0, 0);
 }
 
-static int start_with(void *(*entry)(void *), void *arg, size_t stack_bytes)
-{
-	pthread_attr_t attr;
-	pthread_t thread;
-	int err = pthread_attr_init(&attr);
-
-	if (err)
-		return err;
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	if (stack_bytes)
-		err = pthread_attr_setstacksize(&attr, stack_bytes);
-	if (!err)
-		err = pthread_create(&thread, &attr, entry, arg);
-	pthread_attr_destroy(&attr);
-	return err;
-}
-
-/* glibc's __rseq_size: 0 if it does not register its threads. */
-static const unsigned *registers_threads;
-
-/* glibc ends the process when a thread cannot be registered as its first one was; asked with a length that is refused. */
-static bool is_fatal(void)
+static long sys_rseq(void *area, uint32_t bytes, int flags, uint32_t signature)
 {
 #ifdef SYS_rseq
-	return registers_threads && *registers_threads && is_barred(enter(SYS_rseq, 0, 0, 0, 0, 0, 0));
+	return enter(SYS_rseq, L(area), L(bytes), flags, L(signature), 0, 0);
 #else
-	return false;
+	return -EINVAL; /* headers before Linux 4.18: the C library that came with them makes no such call */
 #endif
-}
-
-static long sys_thread_start(void *(*entry)(void *), void *arg)
-{
-	sigset_t all, old;
-	int saved = errno, err;
-
-	if (is_fatal())
-		return -EAGAIN;
-	/* libc's own signals (setuid broadcasts, cancellation) stay open: libc filters them out of every mask. */
-	sigfillset(&all);
-	pthread_sigmask(SIG_SETMASK, &all, &old);
-	err = start_with(entry, arg, 128 * 1024);
-	if (err == EINVAL) /* the program's thread-local storage alone is larger than that */
-		err = start_with(entry, arg, 0);
-	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	errno = saved;
-	return -err;
 }
 
 struct las_sys las_sys = {
@@ -486,24 +391,19 @@ struct las_sys las_sys = {
 	.sched_getaffinity = sys_sched_getaffinity,
 	.sched_setaffinity = sys_sched_setaffinity,
 	.prlimit = sys_prlimit,
-	.thread_start = sys_thread_start,
+	.rseq = sys_rseq,
+#ifndef LAS_SYS_ENTER
+	.thread_start = las_thread_start,
+#endif
 };
 
 #ifndef LAS_SYS_ENTER
-/* By its name, which came with glibc 2.35 and must not keep the library from being used with an older one. */
-#pragma weak dlsym
-__attribute__((constructor)) static void find_registration(void)
-{
-	if (&dlsym)
-		registers_threads = dlsym(RTLD_DEFAULT, "__rseq_size");
-}
-
 __attribute__((constructor)) static void use_traps_table(void)
 {
 	if (!&las_trap_sys)
 		return;
 	las_sys = las_trap_sys;
-	las_sys.thread_start = sys_thread_start; /* libaio_trap.so knows the engine's threads by who creates them */
+	las_sys.thread_start = las_thread_start; /* libaio_trap.so knows the engine's threads by who creates them */
 }
 #endif
 

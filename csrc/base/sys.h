@@ -77,7 +77,8 @@ struct las_sys {
 	long (*sched_getaffinity)(int pid, size_t bytes, void *mask);
 	long (*sched_setaffinity)(int pid, size_t bytes, const void *mask);
 	long (*prlimit)(int resource, void *old);
-	long (*thread_start)(void *(*entry)(void *), void *arg); /* detached, every signal blocked, small stack */
+	long (*rseq)(void *area, uint32_t bytes, int flags, uint32_t signature);
+	long (*thread_start)(void *(*entry)(void *), void *arg); /* thread.h */
 };
 
 extern struct las_sys las_sys;
