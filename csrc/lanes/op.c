@@ -25,6 +25,10 @@ struct iovec *las_iov_get(void)
 
 void las_op_move(struct las_op *dst, const struct las_op *src)
 {
+	if (!las_op_is_rw(src)) { /* its vector was never set */
+		memcpy(dst, src, offsetof(struct las_op, iov));
+		return;
+	}
 	*dst = *src;
 	if (src->iov == src->inline_iov)
 		dst->iov = dst->inline_iov;

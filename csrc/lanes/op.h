@@ -28,7 +28,7 @@ struct las_op {
 	int64_t offset;    /* bytes; -1 on a stream, which has no position */
 	uint64_t bytes;    /* all segments together */
 	uint64_t done;     /* bytes that are moved already */
-	struct iovec *iov; /* inline_iov, or a block of las_iov_get() */
+	struct iovec *iov; /* inline_iov, or a block of las_iov_get(); of reads and writes only, as what follows */
 	struct iovec inline_iov[LAS_OP_INLINE_IOV];
 };
 

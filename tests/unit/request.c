@@ -411,6 +411,23 @@ TEST(syncs_take_nothing_but_a_file)
 	}
 }
 
+/* What lies where the vector of a transfer would be was never set. */
+TEST(syncs_and_polls_move_without_a_vector)
+{
+	static const uint16_t opcodes[] = { LAS_CMD_FSYNC, LAS_CMD_FDSYNC, LAS_CMD_POLL };
+	struct las_op moved;
+
+	for (size_t i = 0; i < 3; i++) {
+		prepare(opcodes[i]);
+		CHECK_RET(decode(), 0);
+		op.iov = op.inline_iov;
+		moved.iov = NULL;
+		las_op_move(&moved, &op);
+		CHECK_EQ(moved.kind, op.kind);
+		CHECK(moved.iov == NULL);
+	}
+}
+
 TEST(polls_take_a_mask_of_16_bits_and_nothing_else)
 {
 	prepare(LAS_CMD_POLL);
