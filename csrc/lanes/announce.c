@@ -19,9 +19,11 @@
 #define READS 16  /* of the eventfd, by its thread, that tell how a program learns of events */
 #define YIELDS 16 /* before it sleeps, for NAP_NS, as nobody wakes it */
 #define NAP_NS ((int64_t)100 * 1000)
-#define NAPS \
-	10000   /* a second of them: whoever takes so long has left by longjmp, or stands below this one on the stack */
+/* A second of them: whoever takes so long has left by longjmp, or stands below this one on the stack. */
+#define NAPS 10000
 #define LOOKS 5 /* of the reaper, for whoever has read the eventfd to get from there to the ring */
+/* For whoever is about to read it, and may have done so: one that takes longer was cancelled, or has left by longjmp. */
+#define READING_NS ((int64_t)1000 * 1000 * 1000)
 
 static struct {
 	struct las_lock lock; /* guards both against each other */
@@ -37,6 +39,7 @@ void las_announce_init(void)
 void las_announce_begin(struct las_native *native)
 {
 	las_store_relaxed(&native->announce.reading, 0);
+	las_store_relaxed(&native->announce.asked_ns, 0);
 	las_store_relaxed(&native->announce.fd, -1);
 	las_store_relaxed(&native->announce.thread, las_thread_self());
 }
@@ -240,10 +243,30 @@ void las_announce_taken(struct las_native *native, const struct las_announce_tur
 	las_sub_acq_rel(&native->announce.hands, 1); /* the events in the ring before it */
 }
 
-/* Whether a thread has read the eventfd, and will look at the ring or has looked: asked after the eventfd itself. */
+/*
+ * Whether a thread has read the eventfd, and will look at the ring or has looked: asked after the eventfd itself.  Where
+ * one may be about to look, the answer is put off; if it does not come, it is forgotten.  Should it come after all, there
+ * are fewer than none, which ends in the same way.
+ */
 static bool is_on_its_way(struct las_announce *a)
 {
-	return las_load_acquire(&a->reading) || las_load_acquire(&a->arrivals) != las_load_relaxed(&a->since);
+	bool reading = las_load_acquire(&a->reading);
+	int64_t now, asked;
+
+	if (las_load_acquire(&a->arrivals) != las_load_relaxed(&a->since))
+		return true;
+	if (!reading)
+		return false;
+	now = las_now_ns();
+	asked = las_load_relaxed(&a->asked_ns);
+	if (!asked)
+		las_store_relaxed(&a->asked_ns, asked = now);
+	if (now - asked < READING_NS) {
+		las_store_relaxed(&a->doubts, LOOKS);
+		return true;
+	}
+	las_store_relaxed(&a->reading, 0);
+	return false;
 }
 
 /*
@@ -290,6 +313,8 @@ static unsigned watch(struct las_native *native)
 		las_store_relaxed(&a->doubts, doubts);
 		if (!doubts && arrivals == las_load_relaxed(&a->since))
 			tell_again(native);
+		if (!las_load_relaxed(&a->doubts))
+			las_store_relaxed(&a->asked_ns, 0);
 	}
 	las_native_drain(native, false);
 	return las_load_relaxed(&a->doubts);

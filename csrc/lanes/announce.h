@@ -34,6 +34,7 @@ struct las_announce {
 	bool called;        /* the program takes events by io_getevents */
 	unsigned doubts;    /* looks left until it is told again of what may have come to the ring too late; or 0 */
 	uint32_t since;     /* arrivals when that was doubted */
+	int64_t asked_ns;   /* when the reaper first put that off, as somebody was reading; 0: it has not; its own */
 	uint32_t visits;    /* requests with this eventfd that the thread has submitted; its own */
 	uint32_t visited;   /* the same, when that was doubted */
 };

@@ -345,6 +345,25 @@ TEST(who_never_comes_back_with_events_in_its_hands_is_not_waited_for_for_ever)
 	}
 }
 
+/* Is cancelled in read(), or leaves it as a handler does by longjmp. */
+static void *read_and_never_come_back(void *arg)
+{
+	CHECK(las_reads(event_fd));
+	return NULL;
+}
+
+TEST(who_never_comes_back_from_a_read_does_not_keep_others_from_being_told_again)
+{
+	get_used(0);
+	t_join(t_thread(read_and_never_come_back, NULL));
+	CHECK_RET(submit_read(), 1);
+	CHECK(kernel_announces());
+	finish_latest(4096);
+	CHECK_EQ(raised(), 1); /* past the library, and looks at the ring, in vain */
+	await_raise();
+	CHECK_EQ(t_ring_count(ctx), 1);
+}
+
 static void *look_in_another_thread(void *arg)
 {
 	struct timespec at_once = { 0, 0 };
