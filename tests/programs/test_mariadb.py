@@ -25,7 +25,10 @@ insert into x(a, b) select repeat(md5(seq), 7), md5(seq * 7) from seq_1_to_{rows
 update x set a = concat('q', substr(a, 1, 200)) where id % 3 = 0;
 delete from x where id % 5 = 0;
 """
-CHECK = "use t; checksum table x; check table x extended; select count(*), sum(crc32(a)) from x;"
+# Deleted rows go away in batches in the background, and while a batch ends amid a transaction the check warns of the
+# rest of it, on the kernel's AIO as well.
+PURGED = "set global innodb_max_purge_lag_wait = 0;"
+CHECK = f"use t; {PURGED} checksum table x; check table x extended; select count(*), sum(crc32(a)) from x;"
 ROWS = 20000
 
 

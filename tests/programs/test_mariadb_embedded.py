@@ -31,8 +31,8 @@ def ask(statement):
     assert library.mysql_query(connection, statement.encode()) == 0, library.mysql_error(connection)
     result = ctypes.c_void_p(library.mysql_store_result(connection))
     if result:
-        row = library.mysql_fetch_row(result)
-        print(*(row[i].decode() for i in range(library.mysql_num_fields(result))))
+        while row := library.mysql_fetch_row(result):
+            print(*(row[i].decode() for i in range(library.mysql_num_fields(result))))
         library.mysql_free_result(result)
 
 for statement in open(sys.argv[2]):
@@ -48,7 +48,14 @@ FILL = [
     "update t.x set a = concat('q', substr(a, 1, 200)) where id % 3 = 0",
     "delete from t.x where id % 5 = 0",
 ]
-CHECK = ["check table t.x extended", "checksum table t.x", "select count(*), sum(crc32(a)), sum(crc32(b)) from t.x"]
+CHECK = [
+    # Deleted rows go away in batches in the background, and while a batch ends amid a transaction the check warns of
+    # the rest of it, on the kernel's AIO as well.
+    "set global innodb_max_purge_lag_wait = 0",
+    "check table t.x extended",
+    "checksum table t.x",
+    "select count(*), sum(crc32(a)), sum(crc32(b)) from t.x",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -73,5 +80,5 @@ def test_tables_are_sound(side: sides.Side, kernel: sides.Side, refuse: Path, ex
     data.mkdir()
     ran = ask(side, refuse, data, [*FILL, *CHECK])
     assert (sum(line["submitted"] for line in ran.stats) > 100) == side.is_shim
-    assert "t.x check status OK" in ran.stdout
+    assert ran.stdout.splitlines()[0] == "t.x check status OK"
     assert ask(kernel, refuse, data, CHECK).stdout == ran.stdout
