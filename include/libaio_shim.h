@@ -38,6 +38,15 @@ long las_io_submit(io_context_t ctx, long nr, struct iocb **iocbpp);
  * complete when the call returns.
  */
 long las_io_submit_quiet(io_context_t ctx, long nr, struct iocb **iocbpp);
+/*
+ * The same for one request, whose result is returned if it is complete by then and has not failed: 0 or more, and there
+ * is no event.  Else LAS_SUBMITTED, and the event, also that of a failure, is in the ring or will be; or io_submit's
+ * error.  Who loses the result, as by a signal handler that does not come back, finds LAS_KEY_RETURNED in aio_key, which
+ * is 0 otherwise.
+ */
+long las_io_submit_one(io_context_t ctx, struct iocb *iocb);
+#define LAS_SUBMITTED (-4096L)
+#define LAS_KEY_RETURNED 1u
 long las_io_cancel(io_context_t ctx, struct iocb *iocb, struct io_event *result);
 long las_io_getevents(io_context_t ctx, long min_nr, long nr, struct io_event *events, struct timespec *timeout);
 /* sigset_bytes is the kernel's size of a signal set: 8. */
@@ -66,7 +75,7 @@ void las_io_set_eventfd(struct iocb *iocb, int eventfd);
  */
 struct las_stats {
 	uint64_t contexts;  /* successful io_setup calls */
-	uint64_t submitted; /* requests that were accepted and have their event */
+	uint64_t submitted; /* requests that were accepted and have their event, or whose result was returned */
 	uint64_t head;      /* of these: finished in the caller, inside io_submit */
 	uint64_t native;    /* given to kernel AIO */
 	uint64_t crew;      /* given to a crew thread */

@@ -115,7 +115,7 @@ EXPORT long las_io_destroy(io_context_t handle)
  * can leave it by longjmp and keep the context busy for ever (test:
  * hostile.handler_that_jumps_out_of_submit).
  */
-static long submit(io_context_t handle, long nr, struct iocb **iocbpp, bool quiet)
+static long submit(io_context_t handle, long nr, struct iocb **iocbpp, enum las_telling telling)
 {
 	struct las_ctx *ctx;
 	long ret;
@@ -128,7 +128,7 @@ static long submit(io_context_t handle, long nr, struct iocb **iocbpp, bool quie
 	if (las_unlikely(!ctx))
 		return -EINVAL;
 	las_inside++;
-	ret = las_submit(ctx, nr, (struct las_iocb *const *)(void *)iocbpp, quiet);
+	ret = las_submit(ctx, nr, (struct las_iocb *const *)(void *)iocbpp, telling);
 	las_inside--;
 	las_ctx_leave(ctx, 1);
 	return ret;
@@ -136,12 +136,17 @@ static long submit(io_context_t handle, long nr, struct iocb **iocbpp, bool quie
 
 EXPORT long las_io_submit(io_context_t handle, long nr, struct iocb **iocbpp)
 {
-	return submit(handle, nr, iocbpp, false);
+	return submit(handle, nr, iocbpp, LAS_TELL_ALL);
 }
 
 EXPORT long las_io_submit_quiet(io_context_t handle, long nr, struct iocb **iocbpp)
 {
-	return submit(handle, nr, iocbpp, true);
+	return submit(handle, nr, iocbpp, LAS_TELL_EVENT);
+}
+
+EXPORT long las_io_submit_one(io_context_t handle, struct iocb *iocb)
+{
+	return submit(handle, 1, &iocb, LAS_TELL_RESULT);
 }
 
 EXPORT long las_io_cancel(io_context_t handle, struct iocb *iocb, struct io_event *result)

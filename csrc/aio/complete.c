@@ -133,6 +133,15 @@ void las_complete_post(struct las_ctx *ctx, const struct las_event *events, unsi
 	wake(ctx, w);
 }
 
+void las_complete_without_event(struct las_ctx *ctx)
+{
+	las_lock(&ctx->lock);
+	las_store_relaxed(&ctx->count_all, ctx->count_all + 1);
+	las_store_relaxed(&ctx->count_head, ctx->count_head + 1);
+	las_unlock(&ctx->lock);
+	las_slot_put(&ctx->slots);
+}
+
 void las_complete_wake_all(struct las_ctx *ctx)
 {
 	struct wake w;

@@ -26,6 +26,8 @@ void las_req_put(struct las_req *req);
 
 /* Makes n events visible and wakes whom they satisfy.  by_head: they were finished inside io_submit. */
 void las_complete_post(struct las_ctx *ctx, const struct las_event *events, unsigned n, bool by_head);
+/* A request was finished inside io_submit, and its result is returned. */
+void las_complete_without_event(struct las_ctx *ctx);
 /* Wakes every waiter: the context is being destroyed. */
 void las_complete_wake_all(struct las_ctx *ctx);
 /* A request is about to go to the crew or the poll set: a leader in the kernel would not hear of its end. */

@@ -26,6 +26,8 @@ struct las_submission {
 	unsigned native_count;
 	unsigned announced; /* of these, whose eventfd the kernel raises */
 	bool quiet;
+	bool answers, answered; /* the result is to be returned; it is `answer` */
+	long answer;
 	bool unseen;        /* the last of them only the kernel has looked at, or will: polls, or one eventfd */
 	unsigned withdrawn; /* how many of those that were accepted last are not, after all; they never ran */
 	bool look;          /* what follows is looked at here first */

@@ -34,6 +34,7 @@
 #include "lanes/reaper.h"
 #include "lanes/route.h"
 #include "lanes/table.h"
+#include "libaio_shim.h"
 
 #define HELPED 4 /* waits in a row in which the caller ran what it had submitted */
 
@@ -62,6 +63,15 @@ void las_submission_post(struct las_submission *s, const struct las_candidate *c
 {
 	struct las_event event = { .data = c->iocb.data, .obj = c->obj, .res = result };
 
+	if (s->answers && result >= 0) {
+		struct las_iocb *user = (struct las_iocb *)(uintptr_t)c->obj;
+
+		s->answered = true;
+		s->answer = result;
+		user->key = LAS_KEY_RETURNED; /* it can be written to: it has been checked */
+		las_complete_without_event(s->ctx);
+		return;
+	}
 	/* Another thread may see the event and close the eventfd before it is raised. */
 	if (c->eventfd && las_load_relaxed(&s->ctx->shared) && !c->eventfd->hold)
 		(void)las_hold_get(c->eventfd->fd, LAS_HOLD_PLAIN, &c->eventfd->hold);
@@ -265,13 +275,15 @@ static long submit_all(struct las_submission *s, long nr, struct las_iocb *const
 	}
 }
 
-long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, bool quiet)
+long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, enum las_telling telling)
 {
 	struct las_submission s;
 	long accepted;
 
 	s.ctx = ctx;
-	s.quiet = quiet;
+	s.quiet = telling != LAS_TELL_ALL;
+	s.answers = telling == LAS_TELL_RESULT;
+	s.answered = false;
 	s.unseen = s.look = s.reaper = s.asked_descriptors = s.asked_priority = false;
 	s.shares_descriptors = true;
 	s.native_count = s.announced = s.withdrawn = 0;
@@ -287,5 +299,7 @@ long las_submit(struct las_ctx *ctx, long nr, struct las_iocb *const *iocbs, boo
 	las_batch_fini(&s.eventfds);
 	if (las_unlikely(las_hold_parked()) && !las_table_is_stranger() && !las_reaper_watch())
 		las_hold_expire(LAS_EXPIRE_NOW); /* there is nobody to close them in time */
-	return accepted;
+	if (s.answered)
+		return s.answer;
+	return s.answers && accepted == 1 ? LAS_SUBMITTED : accepted;
 }

@@ -180,6 +180,20 @@ static void draw_batch(struct fuzzer *f, unsigned n, struct iocb **list, unsigne
 			c_one_in(&f->source, 2) ? NULL : (struct iocb *)(uintptr_t)c_next(&f->source);
 }
 
+/* What comes back as a result has no event. */
+static long submit(struct fuzzer *f, unsigned slot, unsigned n, struct iocb **list, unsigned first)
+{
+	long ret;
+
+	if (n > 1 || c_one_in(&f->source, 2))
+		return las_io_submit(handles[slot].ctx, (long)n, list);
+	ret = las_io_submit_one(handles[slot].ctx, list[0]);
+	if (ret < 0)
+		return ret == LAS_SUBMITTED ? 1 : ret;
+	set_fate(first, (uint8_t)(slot + 1), ENDED);
+	return 1;
+}
+
 static void try_submit(struct fuzzer *f, unsigned slot)
 {
 	struct iocb *list[LENGTH];
@@ -193,6 +207,7 @@ static void try_submit(struct fuzzer *f, unsigned slot)
 		io_context_t wild = wild_handle(&f->source, f->places->arena);
 
 		CHECK_RET(las_io_submit(wild, nr, bad), -EINVAL);
+		CHECK_RET(las_io_submit_one(wild, (struct iocb *)(void *)bad), -EINVAL);
 		return;
 	}
 	draw_batch(f, n, list, &first);
@@ -201,7 +216,7 @@ static void try_submit(struct fuzzer *f, unsigned slot)
 		/* Before the call: an event may be reaped by another thread while io_submit runs. */
 		for (unsigned i = 0; i < n; i++)
 			set_fate(first + i, UNUSED, (uint8_t)(slot + 1));
-		ret = las_io_submit(h->ctx, (long)n, list);
+		ret = submit(f, slot, n, list, first);
 		CHECK_ERROR(ret, EINVAL, EFAULT, EBADF, EAGAIN, EOPNOTSUPP, EPERM);
 		CHECK(ret != 0 && ret <= (long)n);
 		for (unsigned i = ret < 0 ? 0 : (unsigned)ret; i < n; i++)
