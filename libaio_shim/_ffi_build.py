@@ -21,6 +21,7 @@ long las_io_setup(unsigned nr_events, void **ctxp);
 long las_io_destroy(void *ctx);
 long las_io_submit(void *ctx, long nr, void *iocbpp);
 long las_io_submit_quiet(void *ctx, long nr, void *iocbpp);
+long las_io_submit_one(void *ctx, void *iocb);
 long las_io_cancel(void *ctx, void *iocb, void *result);
 long las_io_getevents(void *ctx, long min_nr, long nr, void *events, void *timeout);
 int las_io_owns(void *ctx);

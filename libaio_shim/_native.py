@@ -84,6 +84,10 @@ IOCB_CMD_PWRITEV = 8
 IOCB_FLAG_RESFD = 1 << 0
 IOCB_FLAG_IOPRIO = 1 << 1
 
+# What las_io_submit_one returns and leaves in an iocb (libaio_shim.h).
+SUBMITTED = -4096
+KEY_RETURNED = 1
+
 IOCB_BYTES = 64
 EVENT_BYTES = 32
 RING_HEADER_BYTES = 32

@@ -30,8 +30,8 @@ from libaio_shim._native import (
     pin,
     raise_errno,
 )
-from libaio_shim._ring import HEAD, TAIL, refuse_copy
-from libaio_shim.asyncio._core import LONG_SECONDS, PACK, PAUSE_TURNS, PEEK, SMALL_BYTES, Core, submit
+from libaio_shim._ring import refuse_copy
+from libaio_shim.asyncio._core import LONG_SECONDS, PACK, PAUSE_TURNS, SMALL_BYTES, Core, submit_one
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self
@@ -115,29 +115,21 @@ class AsyncContext(Core):
         thread = get_ident()
         if self._quick_thread == thread and fd.__class__ is int and not flags:
             # As _start does it, without the calls and what a small read does not need: a third of the cost.
-            slot, at, entry, small, address = self._quick
+            _, at, iocb, small, address = self._quick
             try:
                 PACK(self._slab, at, 0, fd << 32, address, n, offset)
             except (struct.error, TypeError):
                 raise bad_argument(fd=fd, n=n, offset=offset) from None
             self._quick_thread = 0
-            accepted = submit(self._handle, 1, entry)
-            if accepted == 1 and PEEK:
-                header, events, head = self._header, self._events, self._head
-                word = head * 4
-                if header[TAIL] != head and events[word] == slot:
-                    done: int = events[word + 2]
-                    head = head + 1 if head + 1 != self._nr else 0
-                    header[HEAD] = self._head = head
-                    self._quick_thread = thread
-                    if done < 0:
-                        raise_errno(done)
-                    data: bytes = small[0:done]
-                    credit = self._credit = self._credit - _CREDIT_PER_REQUEST
-                    if credit < 0:
-                        await self._turn()
-                    return data
-            result = self._not_at_once(accepted, IOCB_CMD_PREAD, fd, None, n, offset, 0, None)
+            done = submit_one(self._handle, iocb)
+            if done >= 0:
+                self._quick_thread = thread
+                data: bytes = small[0:done]
+                credit = self._credit = self._credit - _CREDIT_PER_REQUEST
+                if credit < 0:
+                    await self._turn()
+                return data
+            result = self._not_at_once(done, IOCB_CMD_PREAD, fd, None, n, offset, 0, None)
         else:
             result = self._start(IOCB_CMD_PREAD, fd, None, n, offset, flags, None)
         if result is None:

@@ -2,8 +2,8 @@
 
 How a request goes, from the cheapest to the dearest way:
 
-1. *Now.*  It is submitted at once.  What the engine's head lane finished is in the ring when the call returns; the
-   result is read from there and the coroutine never suspends: no future, no loop turn, no eventfd.
+1. *Now.*  It is submitted at once.  What the engine's head lane finished is what the call returns, and the coroutine
+   never suspends: no event, no future, no loop turn, no eventfd.
 2. *Submitted, waits.*  The coroutine suspends.  The engine raises the context's one eventfd; the loop wakes up once
    and takes all events that are there.
 3. *Queued, waits.*  After a request had to wait, those that come while it is in flight are likely to wait, too.  They
@@ -42,7 +42,9 @@ from libaio_shim._native import (
     IOCB_CMD_PREAD,
     IOCB_CMD_PREADV,
     IOCB_FLAG_RESFD,
+    KEY_RETURNED,
     NULL,
+    SUBMITTED,
     address_of,
     ffi,
     lib,
@@ -56,6 +58,7 @@ from libaio_shim.asyncio._hosts import Host, current_host, homeless
 _PACKED = struct.Struct("=5q")
 PACK = _PACKED.pack_into
 _PACKED_AT = 8
+_KEY_WORD = 1
 _POINTER_WORD = 3
 _FLAGS_WORD = 7
 _IOCB_WORDS = IOCB_BYTES // 8
@@ -74,6 +77,7 @@ _new_uncleared = ffi.new_allocator(should_clear_after_alloc=False)
 _SMALL = ffi.typeof(f"char[{SMALL_BYTES}]")
 
 submit: Callable[[Any, int, Any], int] = lib.las_io_submit_quiet
+submit_one: Callable[[Any, Any], int] = lib.las_io_submit_one
 
 # Looking at the ring without a call needs loads in program order, as x86 has; elsewhere io_getevents does the fence.
 PEEK = platform.machine() in ("x86_64", "AMD64", "i686")
@@ -131,7 +135,7 @@ class Core:
     # CPython shares the keys of up to 30 attributes between instances; with more, each access costs three times that.
     __slots__ = (
         "__weakref__",
-        "_alone",
+        "_addresses",
         "_array",
         "_backlog",
         "_base",
@@ -141,7 +145,6 @@ class Core:
         "_current",
         "_data",
         "_depth",
-        "_each",
         "_eventfd",
         "_events",
         "_fetched",
@@ -188,11 +191,10 @@ class Core:
         # The same as an array of pointers: cffi stores the address of a buffer much faster than it tells it.
         self._pointers: Any = ffi.cast("void **", slab)
         self._base = address_of(slab)
-        # The array of iocb pointers for a batch, and the same as Python sees it; and one for each slot on its own.
+        # The array of iocb pointers for a batch, and the same as Python sees it; and where each slot's iocb is.
         self._iocbs: Any = ffi.new("int64_t[]", depth)
         self._iocb_addresses = memoryview(ffi.buffer(self._iocbs)).cast("B").cast("q")
-        self._each: Any = ffi.new("int64_t[]", [self._base + slot * IOCB_BYTES for slot in range(depth)])
-        self._alone = [self._each + slot for slot in range(depth)]
+        self._addresses = [slab + slot * IOCB_BYTES for slot in range(depth)]
         self._small: list[Any] = [None] * depth
         self._holders: list[Any] = [None] * depth
         self._free = list(range(depth - 1, -1, -1))
@@ -209,8 +211,8 @@ class Core:
         self._quick_slot = -1
         # What must live until the event of the request that is in the engine's hands.
         self._quick_keep: Any = None
-        # What a request on the quick slot needs, in one tuple: slot, where to pack, the entry for submit, the memory
-        # for a small read as bytes, its address.
+        # What a request on the quick slot needs, in one tuple: slot, where to pack, the iocb, the memory for a small
+        # read as bytes, its address.
         self._quick: tuple[int, int, Any, Any, int] = (-1, 0, None, None, 0)
         self._backlog: deque[Pending] = deque()
         self._flush_comes = False
@@ -255,25 +257,19 @@ class Core:
         if self._quick_thread != get_ident() and not self._may_submit():
             self._enqueue(opcode, fd, memory, nbytes, offset, flags, keep)
             return None
-        slot, _, entry, small, _ = self._quick
+        slot, _, iocb, small, _ = self._quick
         self._pack(slot, opcode, fd, memory, nbytes, offset, flags)
         thread = self._quick_thread
         self._quick_keep = keep
         self._quick_thread = 0
-        accepted = submit(self._handle, 1, entry)
-        if accepted == 1 and PEEK:
-            header, events, head = self._header, self._events, self._head
-            word = head * 4
-            if header[TAIL] != head and events[word] == slot:
-                result: int = events[word + 2]
-                head = head + 1 if head + 1 != self._nr else 0
-                header[HEAD] = self._head = head
-                self._quick_thread = thread
-                self._quick_keep = None
-                if memory is None:
-                    self._data = small[0:result] if result > 0 else b""
-                return result
-        return self._not_at_once(accepted, opcode, fd, memory, nbytes, offset, flags, keep)
+        result = submit_one(self._handle, iocb)
+        if result >= 0:
+            self._quick_thread = thread
+            self._quick_keep = None
+            if memory is None:
+                self._data = small[0:result]
+            return result
+        return self._not_at_once(result, opcode, fd, memory, nbytes, offset, flags, keep)
 
     def _pack(
         self, slot: int, opcode: int, fd: FileDescriptorLike, memory: Any, nbytes: int, offset: int, flags: int
@@ -294,13 +290,13 @@ class Core:
         return self._small[slot]
 
     def _not_at_once(
-        self, accepted: int, opcode: int, fd: int, memory: Any, nbytes: int, offset: int, flags: int, keep: Any
+        self, result: int, opcode: int, fd: int, memory: Any, nbytes: int, offset: int, flags: int, keep: Any
     ) -> int | None:
-        """What became of a request that used the quick slot and is not finished, or not known to be, or refused."""
+        """What became of a request that used the quick slot and is not finished, or has failed, or was refused."""
         slot = self._quick_slot
         self._quick_slot = -1
         self._quick_keep = None
-        if accepted == 1:
+        if result == SUBMITTED:
             # Before anything is called: now the holder keeps it.
             self._holders[slot] = keep
             pending = self._holders[slot] = Pending(slot, opcode, keep, memory is None, None)
@@ -314,11 +310,11 @@ class Core:
             self._last = pending
             return None
         self._free.append(slot)
-        if accepted == -errno.EAGAIN and self.in_flight:
+        if result == -errno.EAGAIN and self.in_flight:
             self._enqueue(opcode, fd, memory, nbytes, offset, flags, keep)
             return None
         self._open_quick()
-        return accepted
+        return result
 
     def _open_quick(self) -> None:
         """From now on requests may go the quick way, if there is a slot for it."""
@@ -326,7 +322,8 @@ class Core:
             return
         slot = self._free[-1]
         memory = self._memory(slot)
-        self._quick = (slot, slot * IOCB_BYTES + _PACKED_AT, self._alone[slot], ffi.buffer(memory), address_of(memory))
+        at = slot * IOCB_BYTES + _PACKED_AT
+        self._quick = (slot, at, self._addresses[slot], ffi.buffer(memory), address_of(memory))
         del self._free[-1]
         self._quick_slot = slot
         self._quick_thread = self._thread
@@ -343,7 +340,10 @@ class Core:
             return
         # A signal handler raised.  If it is in flight after all, its event brings the slot back.  A loop in which a
         # handler raises may lose a callback, too.
-        self._holders[slot] = self._quick_keep
+        if self._words[slot * _IOCB_WORDS + _KEY_WORD] & 0xFFFFFFFF == KEY_RETURNED:
+            self._free.append(slot)
+        else:
+            self._holders[slot] = self._quick_keep
         self._quick_keep = None
         self._flush_comes = False
 

@@ -50,8 +50,7 @@ def peek(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     """Both ways to learn of an event: from the ring's memory, and by a call."""
     if request.param and not _core.PEEK:
         pytest.skip("n/a: this processor orders loads differently")
-    for module in (_core, _context):
-        monkeypatch.setattr(module, "PEEK", request.param)
+    monkeypatch.setattr(_core, "PEEK", request.param)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -122,13 +121,83 @@ def test_what_is_cached_does_not_suspend(run: Run[Any], fd: int, payload: bytes)
             await ctx.read(fd, BLOCK, 0)
             if stats().head == before.head:
                 pytest.skip("n/a: the head does not read this file system")
+            before = stats()
             for block in range(16):
                 assert steps(ctx.read(fd, BLOCK, block * BLOCK)) == (0, payload[block * BLOCK :][:BLOCK])
             assert steps(ctx.read_into(fd, bytearray(BLOCK), 0)) == (0, BLOCK)
             assert steps(ctx.read(fd, 16 * BLOCK, 0)) == (0, payload)
+            assert stats().head - before.head == stats().submitted - before.submitted == 18
             # Nothing was left behind that would wake the loop for nothing.
             with pytest.raises(BlockingIOError):
                 os.eventfd_read(ctx._eventfd)
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_what_is_cached_in_part_is_read_whole(run: Run[Any], fd: int, payload: bytes) -> None:
+    """Behind a read that did not suspend comes one whose first blocks are in memory, and others not."""
+
+    async def main() -> None:
+        os.fsync(fd)
+        async with AsyncContext() as ctx:
+            for _ in range(8):
+                assert await ctx.read(fd, BLOCK, 0) == payload[:BLOCK]
+                os.posix_fadvise(fd, BLOCK, 0, os.POSIX_FADV_DONTNEED)
+                assert await ctx.read(fd, 2 * BLOCK, 0) == payload[: 2 * BLOCK]
+                assert await ctx.read(fd, 2 * BLOCK, 15 * BLOCK + 5) == payload[15 * BLOCK + 5 :]
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_bytes_of_a_pipe_come_once_and_in_order(run: Run[Any]) -> None:
+    """Those that are there, those that come later, and those behind a read that waits."""
+
+    async def main() -> None:
+        out, into = os.pipe()
+        async with AsyncContext() as ctx:
+            os.write(into, b"abcdefgh")
+            for expected in (b"ab", b"cd"):
+                assert await ctx.read(out, 2, 0) == expected
+            assert await ctx.read(out, 100, 0) == b"efgh"
+            tasks = [asyncio.ensure_future(ctx.read(out, 2, 0)) for _ in range(4)]
+            await until(lambda: ctx.in_flight == 4)
+            os.write(into, b"ijklmnop")
+            assert await asyncio.gather(*tasks) == [b"ij", b"kl", b"mn", b"op"]
+            os.set_blocking(out, False)
+            for _ in range(2):
+                with pytest.raises(BlockingIOError):
+                    await ctx.read(out, 2, 0)
+            os.write(into, b"qr")
+            assert await ctx.read(out, 2, 0) == b"qr"
+            assert ctx.in_flight == 0
+        os.close(out)
+        os.close(into)
+
+    run(main())
+
+
+@pytest.mark.usefixtures("peek")
+def test_a_number_that_is_another_file_now_does_not_block_the_loop(
+    run: Run[Any], stall: Stall, stalled_fd: int, fd: int, payload: bytes
+) -> None:
+    """What was known of a descriptor may be wrong a moment later."""
+
+    async def main() -> None:
+        async with AsyncContext() as ctx:
+            number = os.dup(fd)
+            with stall.holding():
+                await ctx.read(number, 4, 0)
+                await ctx.read(number, 4, 0)
+                os.dup2(stalled_fd, number)
+                task = asyncio.ensure_future(ctx.read(number, 4, BLOCK))
+                await until(lambda: ctx.in_flight == 1)
+                assert not task.done()
+            assert await task == payload[BLOCK : BLOCK + 4]
+            os.close(number)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await ctx.read(number, 4, 0)
 
     run(main())
 
@@ -172,17 +241,27 @@ def test_others_get_their_turn(run: Run[Any], fd: int) -> None:
     run(main())
 
 
+def at_submits(monkeypatch: pytest.MonkeyPatch, note: Callable[[int], None]) -> None:
+    """From now on each submit tells how many requests it gets."""
+    submit, submit_one = _core.submit, _core.submit_one
+
+    def noting(handle: object, count: int, iocbs: object) -> int:
+        note(count)
+        return submit(handle, count, iocbs)
+
+    def noting_one(handle: object, iocb: object) -> int:
+        note(1)
+        return submit_one(handle, iocb)
+
+    monkeypatch.setattr(_core, "submit", noting)
+    for module in (_core, _context):
+        monkeypatch.setattr(module, "submit_one", noting_one)
+
+
 def count_submits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many requests each submit got, from now on."""
     batches: list[int] = []
-    submit = _core.submit
-
-    def counting(handle: object, count: int, iocbs: object) -> int:
-        batches.append(count)
-        return submit(handle, count, iocbs)
-
-    for module in (_core, _context):
-        monkeypatch.setattr(module, "submit", counting)
+    at_submits(monkeypatch, batches.append)
     return batches
 
 
@@ -204,12 +283,7 @@ def test_long_copies_leave_turns_between_them(
                 turn += 1
                 await asyncio.sleep(0)
 
-        submit, at = _core.submit, []
-
-        def noting(handle: object, count: int, iocbs: object) -> int:
-            at.append((turn, count))
-            return submit(handle, count, iocbs)
-
+        at: list[tuple[int, int]] = []
         async with AsyncContext(32) as ctx:
             await ctx.read(fd, BLOCK, 0)
             if steps(ctx.read(fd, BLOCK, 0))[0]:
@@ -218,7 +292,7 @@ def test_long_copies_leave_turns_between_them(
             monkeypatch.setattr(_core, "_TURN_BYTES", len(payload))
             for module in (_core, _context):
                 monkeypatch.setattr(module, "perf_counter", lambda: next(clock))
-                monkeypatch.setattr(module, "submit", noting)
+            at_submits(monkeypatch, lambda count: at.append((turn, count)))
             counter = asyncio.ensure_future(count_turns())
             for _ in range(2):
                 at.clear()
@@ -772,19 +846,19 @@ def test_flags_are_one_requests_own(run: Run[Any], fd: int) -> None:
 
 
 def in_the_middle(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], after: Callable[[], None]) -> None:
-    """The next submit calls before and after around the engine's call."""
-    submit = _core.submit
+    """The next submit of one request calls before and after around the engine's call."""
+    submit_one = _core.submit_one
 
-    def once(handle: object, count: int, iocbs: object) -> int:
+    def once(handle: object, iocb: object) -> int:
         for module in (_core, _context):
-            monkeypatch.setattr(module, "submit", submit)
+            monkeypatch.setattr(module, "submit_one", submit_one)
         before()
-        accepted = submit(handle, count, iocbs)
+        result = submit_one(handle, iocb)
         after()
-        return accepted
+        return result
 
     for module in (_core, _context):
-        monkeypatch.setattr(module, "submit", once)
+        monkeypatch.setattr(module, "submit_one", once)
 
 
 class Stop(BaseException):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from libaio_shim import Iocb, Stats
+from libaio_shim import Iocb, Stats, _native
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,6 +22,15 @@ def test_the_generated_module_is_current(tmp_path: Path) -> None:
     runpy.run_path(str(ROOT / "libaio_shim" / "_ffi_build.py"))["generate"](built)
     # The first line tells a version of cffi's.
     assert built.read_text().splitlines()[1:] == (ROOT / "libaio_shim" / "_ffi.py").read_text().splitlines()[1:]
+
+
+def test_constants_are_the_headers() -> None:
+    """What las_io_submit_one returns and leaves behind."""
+    header = (ROOT / "include" / "libaio_shim.h").read_text()
+    for name, value in (("LAS_SUBMITTED", _native.SUBMITTED), ("LAS_KEY_RETURNED", _native.KEY_RETURNED)):
+        found = re.search(rf"#define {name} \(?(-?\d+)", header)
+        assert found, name
+        assert int(found.group(1)) == value
 
 
 def test_the_iocb_has_the_header_s_layout(tmp_path: Path) -> None:
