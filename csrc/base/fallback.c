@@ -55,6 +55,8 @@ long las_fallback_ppoll(las_enter *enter, struct pollfd *fds, size_t n, const st
 	if (!mask) /* rounded up, as a time-out may be late but not early */
 		ret = enter(SYS_poll, L(fds), L(n),
 		            timeout ? timeout->tv_sec * 1000 + (timeout->tv_nsec + 999999) / 1000000 : -1, 0, 0, 0);
+#else /* aarch64 */
+	(void)enter, (void)fds, (void)n, (void)timeout, (void)mask;
 #endif
 	return ret;
 }
