@@ -7,7 +7,7 @@
  * of that kind is about, that is a look at a variable.
  *
  * The functions are as libc has them: cancellation points, async-signal-safe (the next function is looked up ahead of
- * time), errno and result untouched.
+ * time), errno and result untouched.  A thread that is cancelled in one does not tell the engine, which forgets it.
  */
 #include <dlfcn.h>
 #include <errno.h>

@@ -195,8 +195,8 @@ static void forward_by_number(greg_t *r, struct in_siginfo *room)
 {
 	switch (r[REG_RAX]) {
 	case SYS_rt_sigreturn:
-		r[REG_RIP] =
-			(greg_t)las_trap_gadget; /* it finds what to restore at the stack pointer and does not return */
+		/* It finds what to restore at the stack pointer and does not return. */
+		r[REG_RIP] = (greg_t)las_trap_gadget;
 		break;
 	case SYS_clone:
 	case SYS_fork:

@@ -7,7 +7,8 @@
  * the kernel and would be answered by the engine.  So here is its table of
  * calls once more, with the gadget for the instruction; the engine takes it at
  * its start (base/sys.h), which comes before this library's, hence the gadget
- * here to begin with.
+ * here to begin with.  What is done where a sandbox forbids a call is linked
+ * in as it is (base/fallback.c).
  */
 #include "trap.h"
 

@@ -82,7 +82,7 @@ struct las_stats {
 	uint64_t polled;    /* waited for in the poll set (polls, pipes, sockets) */
 	uint64_t helped;    /* crew requests that a waiting caller ran itself */
 	uint64_t cancelled; /* taken back by io_cancel or io_destroy before they ran */
-	uint64_t threads;   /* crew threads started */
+	uint64_t threads;   /* threads of the library's that were started */
 };
 
 size_t las_stats_get(struct las_stats *out, size_t bytes);
@@ -98,8 +98,9 @@ void las_finish(void);
 
 /*
  * For interposers of read(): the calling thread is about to read from fd, which may be an eventfd of requests in flight;
- * then the result is 1, and las_has_read() has to follow, whatever the read has said.  What the thread has learned of by
- * it is in its ring afterwards.  Else it is 0, after a look at a variable.  Both are async-signal-safe; errno may change.
+ * then the result is 1, and las_has_read() has to follow if the read returns, whatever it says.  What the thread has
+ * learned of by it is in its ring afterwards.  Else it is 0, after a look at a variable.  Both are async-signal-safe;
+ * errno may change.
  */
 int las_reads(int fd);
 void las_has_read(int fd);

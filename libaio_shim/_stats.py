@@ -27,7 +27,7 @@ class Stats(NamedTuple):
     cancelled: int
     """Taken back before they ran."""
     threads: int
-    """Crew threads started."""
+    """Threads of the library's that were started."""
 
 
 def stats() -> Stats:

@@ -54,7 +54,7 @@ struct las_ctx {
 	uint32_t seq;                          /* they sleep on it */
 	bool leading;             /* one of them sleeps in the kernel instead, for the native lane; atomic to read */
 	struct las_link sleepers; /* waits that can only be woken by a descriptor (io_pgetevents) */
-	uint64_t count_head, count_all;
+	uint64_t count_head, count_all; /* events of requests that the head lane finished; of all */
 
 	struct las_lock consume LAS_LINE_ALIGNED; /* one reaper at a time */
 };
@@ -62,6 +62,7 @@ struct las_ctx {
 /* Puts the module into its first state: no contexts. */
 void las_ctx_init(void);
 
+/* io_setup for n requests: 0, or -EINVAL, -EAGAIN (more than the system allows), -ENOMEM. */
 int las_ctx_create(unsigned n, struct las_ctx **ctx);
 /* Gives the memory back for reuse; nobody may be busy, visitors may linger. */
 void las_ctx_retire(struct las_ctx *ctx);
@@ -102,7 +103,7 @@ static inline void las_ctx_hold(struct las_ctx *ctx, uint32_t n)
 	las_add_relaxed(&ctx->busy, n);
 }
 
-/* Sums over all contexts of this process. */
+/* Events in all contexts of this process, those that are gone too: the head lane's, and all. */
 void las_ctx_totals(uint64_t *head, uint64_t *all);
 
 #endif

@@ -62,7 +62,7 @@ static inline struct las_ctx *las_handle_find(const void *handle)
 
 /* From now on the context is found by its handle: 0 or -ENOMEM. */
 int las_handle_register_locked(struct las_ctx *ctx);
-/* From now on the context is found at another address, and no longer at the one before. */
+/* From now on the context is found at another address, not at the one before: 0; or -ENOMEM, and all is as it was. */
 int las_handle_relocate_locked(struct las_ctx *ctx, struct las_ring *handle);
 /* The context whose ring the program has moved to there, or NULL; takes the lock. */
 struct las_ctx *las_handle_find_moved(const void *handle);

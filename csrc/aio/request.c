@@ -3,11 +3,11 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <linux/fs.h>
 #include <linux/ioprio.h>
 #include <string.h>
 
 #include "base/atomic.h"
+#include "base/rwf.h"
 #include "base/sys.h"
 #include "base/umem.h"
 
@@ -118,10 +118,8 @@ static int decode_rw(const struct las_iocb *iocb, const struct las_file *file, s
 	if (las_unlikely(op->rw_flags)) {
 		if (op->rw_flags & ~las_file_known_flags())
 			return -EOPNOTSUPP;
-#ifdef RWF_NOAPPEND
 		if ((op->rw_flags & RWF_APPEND) && (op->rw_flags & RWF_NOAPPEND))
 			return -EINVAL;
-#endif
 	}
 	if (!las_file_allows(file, op->kind))
 		return -EBADF;

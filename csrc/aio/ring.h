@@ -46,7 +46,7 @@ static inline uint32_t las_done_tail(uint64_t done)
 /* Slots for io_setup(n) with so many processors and such pages: 0 and *nr, *pages; or the kernel's -EINVAL or -EAGAIN. */
 int las_ring_size(unsigned n, unsigned cpus, unsigned page_bytes, uint32_t *nr, uint32_t *pages);
 
-/* An empty ring of this many slots in the given pages. */
+/* Makes the ring in s->view, of s->nr slots, an empty one; the id is what a moved ring is found by (handle.h). */
 void las_ring_init(struct las_slots *s, uint32_t id);
 
 /* Takes one slot: false when all are taken. */

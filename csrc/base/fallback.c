@@ -2,7 +2,6 @@
 #include "base/fallback.h"
 
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <linux/futex.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -10,10 +9,7 @@
 #include <time.h>
 
 #include "base/atomic.h"
-
-#ifndef RWF_NOAPPEND
-#define RWF_NOAPPEND 0x00000020
-#endif
+#include "base/rwf.h"
 
 #define L(x) ((long)(x))
 

@@ -3,7 +3,8 @@
  *
  * The lock guards all lists, those of parked.c too.  It is held across F_DUPFD,
  * which does not block, so that a fork between the duplicate and its entry in
- * the list cannot leak it into the child; never across close(), which can block.
+ * the list cannot leak it into the child, and across the questions of
+ * samefile.c; never across close(), which can block.
  */
 #include "base/hold.h"
 

@@ -54,7 +54,7 @@ struct las_hold {
 
 /* Puts the module into its first state; closes what a forked child inherited. */
 void las_hold_init(void);
-/* Makes room for n holds and grows the descriptor table ahead of need; may take milliseconds, once. */
+/* Makes room for n holds and grows the descriptor table ahead of need; may take milliseconds, once.  0 or -ENOMEM. */
 int las_hold_reserve(unsigned n);
 void las_hold_release(unsigned n);
 
@@ -62,7 +62,7 @@ void las_hold_release(unsigned n);
 int las_hold_get(int fd, enum las_hold_kind kind, struct las_hold **hold);
 /* The same, with a descriptor that no other reference stands for at this moment. */
 int las_hold_get_unshared(int fd, enum las_hold_kind kind, struct las_hold **hold);
-/* Takes over a descriptor of our own (an epoll instance), moving it to a high number; closes it on failure. */
+/* Moves a descriptor of our own (an epoll instance) to a high number: results as above; fd is closed in any case. */
 int las_hold_adopt(int fd, struct las_hold **hold);
 /* Lets others find the hold while it is in use. */
 void las_hold_offer(struct las_hold *hold, const struct las_hold_facts *facts);
@@ -84,13 +84,15 @@ static inline bool las_hold_has_number(const struct las_hold *hold)
 {
 	return las_likely(!las_load_acquire(&hold->lost));
 }
+
 enum las_expire {
 	LAS_EXPIRE_QUICK, /* only those that can be closed without asking a server, which may not answer */
 	LAS_EXPIRE_DUE,   /* all whose time has come */
 	LAS_EXPIRE_NOW    /* all */
 };
+
 #define LAS_LINGER_NS ((int64_t)50 * 1000 * 1000)
-/* Closes parked holds whose lock is gone; true if some are left, to be looked at again. */
+/* Closes parked holds whose lock is gone and whose time has come; true if some are left, to be looked at again. */
 bool las_hold_expire(enum las_expire which);
 /* Whether any are parked; whether any of them are a server's. */
 bool las_hold_parked(void);

@@ -39,7 +39,7 @@ static inline const void *las_thread_self(void)
 	return &las_critical;
 }
 
-/* How many calls into the library this thread is in, more than one from signal handlers. */
+/* How many calls of io_submit and io_destroy this thread is in; more than one if a handler interrupted one. */
 extern _Thread_local unsigned las_inside LAS_TLS_MODEL;
 
 void las_lock_slow(struct las_lock *lock);

@@ -4,7 +4,8 @@
  * Each entry has the kernel's convention: the result, or a negative errno;
  * errno itself is never touched.  The calls are made directly, not through
  * libc's syscall(), because our own interposer may stand there, and so that
- * no call is a cancellation point.
+ * no call is a cancellation point.  Where a sandbox forbids one, what is left is
+ * done in its place (fallback.h).
  *
  * Tests replace entries to inject faults; the library reads the table only.
  */
@@ -41,8 +42,8 @@ struct las_sys {
 	long (*fstat)(int fd, struct stat *st); /* mode, device and inode only, and no server is asked */
 	long (*fstatfs)(int fd, struct statfs *st);
 	long (*fadvise)(int fd, int64_t offset, int64_t bytes, int advice);
-	long (*kcmp_file)(int pid, int fd1, int fd2);
-	long (*kcmp)(int tid1, int tid2, int type); /* KCMP_FILES, KCMP_VM */
+	long (*kcmp_file)(int pid, int fd1, int fd2); /* 0: they are of the same open file */
+	long (*kcmp)(int tid1, int tid2, int type);   /* KCMP_FILES, KCMP_VM */
 	long (*eventfd2)(unsigned initial, int flags);
 	long (*write)(int fd, const void *buf, size_t bytes);
 	long (*openat)(int dirfd, const char *path, int flags, int mode);

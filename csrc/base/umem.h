@@ -29,6 +29,7 @@ enum las_umem_access { LAS_UMEM_READ, LAS_UMEM_WRITE };
 /* Page number << 8 | tries passed.  Relaxed: a lost update costs one more try, a stale entry was true when written. */
 extern uint64_t las_umem_known[2][LAS_UMEM_ENTRIES];
 
+/* Tries each page that is not trusted yet, by a system call: true if all of it is there. */
 bool las_umem_try(enum las_umem_access access, uintptr_t addr, size_t bytes);
 
 /* A page may stand in either of two neighbouring entries, so that two busy pages do not drive each other out. */

@@ -37,7 +37,7 @@
 
 #define IDLE_NS ((int64_t)2 * 1000 * 1000 * 1000) /* a thread without work for this long ends */
 #define NAPS 4 /* short ones before a long rest: holds may be parked just after the work */
-#define IMPATIENCE_NS ((int64_t)100 * 1000 * 1000)
+#define IMPATIENCE_NS ((int64_t)100 * 1000 * 1000) /* in which something has to end, where not all can be waited for */
 #define AFFINITY_BYTES 1024
 
 struct crew_class {
@@ -169,33 +169,36 @@ static void reset_affinity(void)
 
 static void *thread_main(void *arg);
 
-/*
- * Sees to it that somebody comes, if anybody can: 1 if a thread has to be
- * started (already counted), 2 if one has to be woken, 0 if nothing is to do.
- */
-static int call_locked(struct crew_class *c)
+enum call {
+	CALL_NOBODY,
+	CALL_NEW, /* a thread has to be started; it is counted already */
+	CALL_IDLE /* one has to be woken */
+};
+
+/* Decides who comes, if anybody has to and can. */
+static enum call call_locked(struct crew_class *c)
 {
 	if (c->called || !las_queue_ready(&c->queue))
-		return 0;
+		return CALL_NOBODY;
 	if (c->idle) {
 		c->called = true;
 		c->word++;
-		return 2;
+		return CALL_IDLE;
 	}
 	if (c->threads < c->max) {
 		c->called = true;
 		c->threads++;
-		return 1;
+		return CALL_NEW;
 	}
-	return 0;
+	return CALL_NOBODY;
 }
 
 /* Carries out what call_locked() decided, without the lock.  False if a thread was to be started and could not. */
-static bool call(struct crew_class *c, int what)
+static bool call(struct crew_class *c, enum call what)
 {
-	if (what == 2)
+	if (what == CALL_IDLE)
 		las_futex_wake(&c->word, 1);
-	if (what != 1)
+	if (what != CALL_NEW)
 		return true;
 	if (!las_table_is_stranger() && las_sys.thread_start(thread_main, c) == 0) {
 		las_count(threads, 1);
@@ -255,7 +258,7 @@ static bool rest(struct crew_class *c)
 
 static void work(struct crew_class *c, struct las_req *req, int *priority)
 {
-	int what = call_locked(c);
+	enum call what = call_locked(c);
 	long result;
 
 	las_unlock(&c->lock);
@@ -271,7 +274,7 @@ static void work(struct crew_class *c, struct las_req *req, int *priority)
 /* Has the kernel read its pages, and passes it on to whoever waits for such. */
 static void prefetch(struct crew_class *c, struct las_req *req)
 {
-	int what = call_locked(c);
+	enum call what = call_locked(c);
 
 	las_unlock(&c->lock);
 	call(c, what);
@@ -318,14 +321,14 @@ static void take_back_all(struct crew_class *c, struct las_link *list)
 static void push_class(struct crew_class *c, struct las_link *batch, bool lazily)
 {
 	struct las_link *l;
-	int what;
+	enum call what;
 
 	if (las_list_empty(batch))
 		return;
 	las_lock(&c->lock);
 	while ((l = las_list_pop(batch)))
 		las_queue_push(&c->queue, las_container_of(l, struct las_req, link));
-	what = lazily ? 0 : call_locked(c);
+	what = lazily ? CALL_NOBODY : call_locked(c);
 	las_unlock(&c->lock);
 	if (call(c, what))
 		return;
@@ -367,7 +370,7 @@ unsigned las_crew_look(void)
 {
 	struct crew_class *c = &crew.bounded;
 	unsigned queued = las_load_relaxed(&c->queue.queued); /* acquired by the reaper's fence */
-	int what;
+	enum call what;
 
 	if (queued == 0)
 		return 0;
@@ -388,13 +391,13 @@ unsigned las_crew_look(void)
 void las_crew_sweep(void)
 {
 	struct crew_class *c = &crew.bounded;
-	int what = 0;
+	enum call what = CALL_NOBODY;
 
 	las_lock(&c->lock);
 	if (!c->called) {
 		c->called = true;
 		c->threads += !c->idle;
-		what = c->idle ? 2 : 1;
+		what = c->idle ? CALL_IDLE : CALL_NEW;
 		c->word++;
 	}
 	las_unlock(&c->lock);

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/fs.h>
 #include <linux/magic.h>
 #include <sys/eventfd.h>
 #include <sys/stat.h>
@@ -11,19 +10,11 @@
 #include <sys/vfs.h>
 
 #include "base/lock.h"
+#include "base/rwf.h"
 #include "base/sys.h"
 
 #ifndef FUSE_SUPER_MAGIC
 #define FUSE_SUPER_MAGIC 0x65735546
-#endif
-#ifndef RWF_NOAPPEND
-#define RWF_NOAPPEND 0x00000020
-#endif
-#ifndef RWF_ATOMIC
-#define RWF_ATOMIC 0x00000040
-#endif
-#ifndef RWF_DONTCACHE
-#define RWF_DONTCACHE 0x00000080
 #endif
 #define RWF_LONG_KNOWN 0xff /* RWF_HIPRI to RWF_DONTCACHE */
 

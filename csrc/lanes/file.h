@@ -74,7 +74,7 @@ static inline int las_file_refresh(struct las_file *file)
 {
 	return las_unlikely(file->assumed) ? las_file_ask_again(file) : 0;
 }
-/* The same, but what was found out about it stays known if it is still the same inode, opened alike. */
+/* The same, but what was found out about it stays known if it is still the same inode, opened alike: 0 or -EBADF. */
 int las_file_confirm(struct las_file *file);
 /* Whether an assumed file is on the inode that it was on: the cheapest question, and enough for whatever moves bytes. */
 bool las_file_is_same(const struct las_file *file);
@@ -98,7 +98,7 @@ int las_file_check_op(struct las_file *file, const struct las_op *op);
 int las_file_check_flags(struct las_file *file, const struct las_op *op);
 /* Takes over what requests in flight know of the same open file, and their hold, if there are any. */
 void las_file_join(struct las_file *file);
-/* One more reference on the batch's hold of this file. */
+/* One more reference on the batch's hold of this file, which is made at the first call: 0 or -errno. */
 int las_file_hold(struct las_file *file, struct las_hold **hold);
 /* Makes the op's meaning independent of what the program may do to the descriptor's O_APPEND from now on. */
 void las_file_pin(const struct las_file *file, struct las_op *op);

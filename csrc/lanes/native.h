@@ -66,7 +66,7 @@ bool las_native_begin(struct las_req *req);
 void las_native_drain(struct las_native *native, bool beside);
 
 /*
- * Leading, in this order: try_lead (false: another thread leads), set
+ * Leading (lead.c), in this order: try_lead (false: another thread leads), set
  * how many events to wait for (1 unless told; as many as are in flight, and
  * LAS_NATIVE_BATCH, at most), wait (how many came; 0: look around and wait
  * again; -ETIMEDOUT or -EINTR), leave_lead, which moves on what came.
@@ -92,7 +92,7 @@ void las_native_raise(int eventfd);
 /* Asks the kernel to give up a poll (of this obj, unless it is 0): true if its event is on the way. */
 bool las_native_cancel(struct las_native *native, const struct las_owner *owner, uint64_t obj);
 
-/* For the reaper: drains every hidden context that nobody leads, but those of announce.h; how many requests are in flight altogether. */
+/* For the reaper: drains all hidden contexts that nobody leads, but those of announce.h.  How many are in flight. */
 unsigned las_native_reap_all(void);
 
 #endif

@@ -32,8 +32,8 @@ struct las_guess {
 	bool learns; /* not where the guess is always right */
 	enum las_op_kind kind;
 	size_t bytes;
-	uint64_t start;
-	long switches; /* -1: not counted */
+	uint64_t start; /* ticks (base/ticks.h) */
+	long switches;  /* the thread's voluntary context switches; -1: not counted */
 };
 
 void las_predict_begin(struct las_guess *guess, const struct las_file *file, const struct las_op *op);
@@ -41,6 +41,7 @@ void las_predict_end(const struct las_guess *guess, const struct las_file *file)
 
 /* For a request that goes to the crew: under which entry it is to be noted, 0 for none. */
 uint16_t las_predict_entry(const struct las_file *file, const struct las_op *op);
+/* A thread of the crew has run it in so many ticks; does nothing for entry 0. */
 void las_predict_crew_took(uint16_t entry, const struct las_op *op, uint64_t ticks);
 /* The same where the time says nothing, for it is the device's: so many of them go by before the next guess. */
 void las_predict_crew_had(uint16_t entry);

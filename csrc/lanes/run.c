@@ -13,8 +13,8 @@
 #include "lanes/native.h"
 #include "lanes/predictor.h"
 
-#define LOOK_NS \
-	(50l * 1000 * 1000) /* a poll that a thread waits for is given up so soon after the end of its context */
+/* A poll that a thread waits for is given up so soon after the end of its context. */
+#define LOOK_NS (50l * 1000 * 1000)
 
 /*
  * KERNEL: a request is direct or buffered as its file was at io_submit

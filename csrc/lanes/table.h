@@ -24,6 +24,7 @@ bool las_table_shared(void);
 
 enum las_table { LAS_TABLE_UNKNOWN, LAS_TABLE_SHARED, LAS_TABLE_OWN };
 extern _Thread_local enum las_table las_table_mine LAS_TLS_MODEL;
+/* Asks the kernel whether the calling thread, one of the process, has a table of its own, and notes the answer. */
 void las_table_ask(void);
 /* A thread of the process with a table of its own: to it the numbers of others' holds mean nothing. */
 static inline bool las_table_is_stranger(void)
