@@ -344,7 +344,7 @@ bool las_enqueue_native(struct las_submission *s, struct las_candidate *c)
 		return false;
 	accept(s, req);
 	req->bare = c->file->bare;
-	req->unseen = c->file == &c->unseen || (c->announced && !c->eventfd);
+	req->unseen = c->file == &c->stand_in || (c->announced && !c->eventfd);
 	s->unseen = s->unseen || req->unseen;
 	las_file_remember(c->file);
 	s->native[s->native_count++] = req;

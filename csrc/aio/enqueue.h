@@ -43,9 +43,9 @@ struct las_candidate {
 	uint64_t obj;         /* the program's address of it */
 	struct las_file *file, *eventfd;
 	struct las_op op;
-	struct las_file unseen; /* the file, if it is the kernel that looks at it */
-	enum las_stage stage;   /* where a thread of the crew would begin */
-	bool announced;         /* the kernel raises its eventfd, and if that is NULL, looks at it too */
+	struct las_file stand_in; /* for the file, if it is the kernel that looks at it */
+	enum las_stage stage;     /* where a thread of the crew would begin */
+	bool announced;           /* the kernel raises its eventfd, and if that is NULL, looks at it too */
 };
 
 /* True if the native lane takes it. */

@@ -191,8 +191,8 @@ static bool leave_to_kernel(struct las_submission *s, struct las_candidate *c, s
 {
 	if (c->iocb.opcode != LAS_CMD_POLL || s->look || !(las_config.lanes & LAS_LANE_NATIVE))
 		return false;
-	c->unseen = (struct las_file){ .fd = (int)c->iocb.fildes, .assumed = true };
-	c->file = &c->unseen;
+	c->stand_in = (struct las_file){ .fd = (int)c->iocb.fildes, .assumed = true };
+	c->file = &c->stand_in;
 	c->eventfd = NULL;
 	c->announced = false;
 	if (c->iocb.flags & LAS_FLAG_RESFD && !s->quiet && las_submission_eventfd(s, c->iocb.resfd, &c->eventfd))
