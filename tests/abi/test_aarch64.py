@@ -61,7 +61,7 @@ def test_syscall_on_aarch64(arm_build: Path, program: Path, tmp_path: Path, case
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     if done.returncode == 77:

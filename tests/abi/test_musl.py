@@ -38,7 +38,7 @@ def run(musl_build: Path, directory: Path, *command: str | Path) -> subprocess.C
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
 
 

@@ -56,7 +56,7 @@ def run_on_shim(
         env=case_program.clean_environment() | (env or {}),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 

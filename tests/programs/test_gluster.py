@@ -44,7 +44,7 @@ def serving(side: sides.Side, directory: Path, volume: Path) -> Iterator[Path]:
     finally:
         subprocess.run(["umount", "-l", mount], capture_output=True, check=False)
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=100)
 
 
 # In memory: on a disk its O_DIRECT writes fail on the kernel's AIO as well, for FUSE's buffers are not aligned.
@@ -65,5 +65,5 @@ def test_files_are_what_was_written(side: sides.Side, tmpfs: Path, tmp_path: Pat
         for direct in (0, 1):
             job = [f"--name=job{direct}", f"--direct={direct}", "--rw=randrw", "--size=2m", "--numjobs=4", "--bs=4k"]
             job += ["--ioengine=psync", "--verify=crc32c", "--verify_fatal=1", "--verify_state_save=0"]
-            done = subprocess.run(["fio", *job], cwd=mount, capture_output=True, text=True, timeout=60, check=False)
+            done = subprocess.run(["fio", *job], cwd=mount, capture_output=True, text=True, timeout=180, check=False)
             assert done.returncode == 0, done.stdout + done.stderr

@@ -62,4 +62,4 @@ def test_commands_are_answered(side: sides.Side, tmp_path: Path) -> None:
         assert int(ask(process, "READ iio:device7 rate", pieces=5)) < 0
         assert ("/libaio_shim.so.0" in sides.maps(process.pid)) == side.is_shim
         ask(process, "EXIT")
-        assert process.wait(20) == 0
+        assert process.wait(100) == 0

@@ -76,7 +76,7 @@ class Server:
         return subprocess.Popen(self.client(statements))
 
     def ask(self, statements: str) -> str:
-        done = subprocess.run(self.client(statements), capture_output=True, text=True, check=False, timeout=90)
+        done = subprocess.run(self.client(statements), capture_output=True, text=True, check=False, timeout=180)
         assert done.returncode == 0, done.stderr + self.log.read_text()[-3000:]
         return done.stdout
 
@@ -112,13 +112,13 @@ def serving(side: sides.Side, refuse: Path, data: Path) -> Iterator[Server]:
     server = Server(process, socket, log)
     try:
         # Not the socket: a server that is told to end before it is ready hangs, on the kernel's AIO as well.
-        sides.wait_until(lambda: "ready for connections" in log.read_text() or process.poll() is not None, 60)
+        sides.wait_until(lambda: "ready for connections" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()[-3000:]
         assert "InnoDB: Using Linux native AIO" in log.read_text()
         yield server
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(60) == 0, log.read_text()[-3000:]
+            assert process.wait(100) == 0, log.read_text()[-3000:]
     finally:
         process.kill()
         process.wait()
@@ -187,7 +187,7 @@ def test_backup_under_load_can_be_restored(
         server.ask(FILL.format(rows=ROWS))
         writer = server.start("use t; create table y select * from x; update y set a = reverse(a);")
         backup("--backup", "--user=root", f"--socket={server.socket}", f"--datadir={data}")
-        assert writer.wait(60) == 0
+        assert writer.wait(100) == 0
         expected = server.ask(CHECK)
     ran = backup("--prepare", "--use-memory=8M")
     assert (sum(line["submitted"] for line in ran.stats) > 0) == side.is_shim

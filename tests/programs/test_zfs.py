@@ -34,7 +34,7 @@ def disk(ext4: Path) -> Iterator[Path]:
 
 
 def zfs(*words: str | Path) -> str:
-    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(list(map(str, words)), capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -55,7 +55,7 @@ def serving(side: sides.Side) -> Iterator[subprocess.Popen[str]]:
         yield process
     finally:
         process.terminate()
-        process.communicate(timeout=30)
+        process.communicate(timeout=100)
 
 
 @tried("zfs-fuse", "zfs-fuse --disable-block-cache; zpool create, scrub, import", "raw system calls, small stacks",
@@ -70,7 +70,7 @@ def test_pool_is_sound(side: sides.Side, disk: Path) -> None:
             (mount / f"small{i}").write_bytes(content[i : i * 50])
         assert ("/libaio_shim.so.0" in sides.maps(server.pid)) == side.is_shim
         zfs("zpool", "scrub", "shimtest")
-        sides.wait_until(lambda: "scrub completed" in zfs("zpool", "status", "shimtest"), 60)
+        sides.wait_until(lambda: "scrub completed" in zfs("zpool", "status", "shimtest"))
         assert "No known data errors" in zfs("zpool", "status", "shimtest")
         let_go("zpool", "export", "shimtest")
         zfs("zpool", "import", "-d", disk, "shimtest")

@@ -22,7 +22,7 @@ def run(
     command: Sequence[str | Path],
     directory: Path,
     environment: Mapping[str, str],
-    seconds: int = 30,
+    seconds: int = 100,
     let_go: Callable[[], None] = lambda: None,
 ) -> None:
     """Runs it in that directory, with more environment, and fails or skips the test as it says.
