@@ -38,7 +38,7 @@ class Client:
     """As much of the protocol as is needed here: words of 8 bytes, texts padded with zeros."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=30)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=100)
         self.answers = self.socket.makefile("rb")
         self.socket.sendall(struct.pack("<Q", 1))  # the version of the protocol
         self.ask(CLIENT, struct.pack("<Q", 1))
@@ -63,9 +63,7 @@ class Client:
 
 @contextmanager
 def serving(side: sides.Side, directory: Path) -> Iterator[tuple[Client, subprocess.Popen[str]]]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = sides.free_port()
     process = side.start([sys.executable, "-c", NODE, directory, f"127.0.0.1:{port}"])
     try:
         assert process.stdout
@@ -76,7 +74,7 @@ def serving(side: sides.Side, directory: Path) -> Iterator[tuple[Client, subproc
         yield client, process
         client.answers.close()
         client.socket.close()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=100)
         assert process.returncode == 0, said
     finally:
         process.kill()

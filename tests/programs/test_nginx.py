@@ -6,7 +6,6 @@ import http.client
 import os
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -44,17 +43,10 @@ def nginx() -> str:
     return path
 
 
-def free_ports() -> list[int]:
-    with socket.socket() as one, socket.socket() as two:
-        for each in (one, two):
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in (one, two)]
-
-
 @contextmanager
 def serving(side: sides.Side, nginx: str, home: Path) -> Iterator[list[int]]:
     """The ports of a server that reads with O_DIRECT and of one that does not."""
-    ports = free_ports()
+    ports = [sides.free_port(), sides.free_port()]
     built = subprocess.run([nginx, "-V"], capture_output=True, text=True, check=True).stderr
     places = [f"{name}_temp_path {name};" for name in OPTIONAL if f"--without-http_{name}_module" not in built]
     text = CONFIGURATION.format(user="root", places=" ".join(places), direct=ports[0], buffered=ports[1])
@@ -66,8 +58,8 @@ def serving(side: sides.Side, nginx: str, home: Path) -> Iterator[list[int]]:
         assert process.poll() is None, process.communicate()[1]
         assert ("/libaio_shim.so.0" in sides.maps(process.pid)) == side.is_shim
         yield ports
-        subprocess.run([*command[:-2], "-s", "quit"], check=True, capture_output=True, timeout=30)
-        _, said = process.communicate(timeout=30)
+        subprocess.run([*command[:-2], "-s", "quit"], check=True, capture_output=True, timeout=100)
+        _, said = process.communicate(timeout=100)
         assert process.returncode == 0, said
     finally:
         process.kill()
@@ -87,7 +79,7 @@ def test_files_arrive_as_they_are(side: sides.Side, nginx: str, ext4: Path) -> N
 
     def is_right(job: tuple[int, str, tuple[int, int] | None]) -> bool:
         port, name, part = job
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=100)
         connection.request("GET", f"/{name}", headers={"Range": f"bytes={part[0]}-{part[1]}"} if part else {})
         got = connection.getresponse().read()
         connection.close()

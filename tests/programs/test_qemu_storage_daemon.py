@@ -25,7 +25,7 @@ class Monitor:
 
     def __init__(self, path: Path) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
-        self.socket.settimeout(30)
+        self.socket.settimeout(100)
         self.socket.connect(str(path))
         self.lines = self.socket.makefile("r")
         self.events: list[dict[str, Any]] = []
@@ -48,13 +48,13 @@ class Monitor:
         """Starts a block job and waits for its end; one that is ready is told to end."""
         self.ask(command, job_id="job", auto_dismiss=False, **arguments)
 
-        def concluded() -> bool:
-            jobs = {job["id"]: job for job in self.ask("query-jobs")}
-            if jobs["job"]["status"] == "ready":
-                self.ask("job-complete", id="job")
-            return bool(jobs["job"]["status"] == "concluded")
+        def status() -> str:
+            return str({job["id"]: job for job in self.ask("query-jobs")}["job"]["status"])
 
-        sides.wait_until(concluded)
+        sides.wait_until(lambda: status() in ("ready", "concluded"))
+        if status() == "ready":  # once: it stays so for a moment after it was told, and then cannot be told again
+            self.ask("job-complete", id="job")
+        sides.wait_until(lambda: status() == "concluded")
         assert "error" not in self.ask("query-jobs")[0]
         self.ask("job-dismiss", id="job")
 
@@ -78,7 +78,7 @@ def serving(side: sides.Side, directory: Path, *options: str) -> Iterator[tuple[
         monitor.ask("quit")
         monitor.lines.close()
         monitor.socket.close()
-        _, said = process.communicate(timeout=30)
+        _, said = process.communicate(timeout=100)
         assert process.returncode == 0, said
     finally:
         process.kill()
@@ -87,7 +87,7 @@ def serving(side: sides.Side, directory: Path, *options: str) -> Iterator[tuple[
 
 
 def image(*words: str | Path) -> str:
-    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["qemu-img", *map(str, words)], capture_output=True, text=True, check=False, timeout=180)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -101,7 +101,7 @@ def images(ext4: Path) -> Path:
     for name, step in (("base", 1), ("overlay", 2)):
         writes = [f"write -q -P {i % 250 + step} {i * 64}k 64k" for i in range(0, SIZE >> 16, step)]
         words = [word for write in writes for word in ("-c", write)]
-        subprocess.run(["qemu-io", *words, ext4 / f"{name}.qcow2"], check=True, capture_output=True, timeout=60)
+        subprocess.run(["qemu-io", *words, ext4 / f"{name}.qcow2"], check=True, capture_output=True, timeout=180)
     image("convert", "-O", "raw", ext4 / "overlay.qcow2", ext4 / "expected.raw")
     return ext4
 

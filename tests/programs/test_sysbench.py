@@ -14,7 +14,7 @@ import pytest
 import sides
 from table import tried, version
 
-FILEIO = ["sysbench", "fileio", "--file-total-size=16M", "--file-num=4", "--file-io-mode=async", "--time=20"]
+FILEIO = ["sysbench", "fileio", "--file-total-size=16M", "--file-num=4", "--file-io-mode=async", "--time=0"]
 EVENTS = 2000
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,23 +26,16 @@ def disk(ext4: Path) -> Path:
     return path
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def serving(side: sides.Side, disk: Path) -> Iterator[tuple[str, int]]:
     """The disk as a logical unit of a target on the loopback: its URI and the server's process id."""
-    port = free_port()
-    control = str(port % 30000)  # the name of its control socket, not a port
+    port = sides.free_port()
+    control = str(port)  # the name of its control socket, not a port
     process = side.start(["tgtd", "-f", "-C", control, "--iscsi", f"portal=127.0.0.1:{port}"])
 
     def administer(*words: str) -> bool:
         command = ["tgtadm", "-C", control, "--lld", "iscsi", *words]
-        return subprocess.run(command, capture_output=True, check=False, timeout=20).returncode == 0
+        return subprocess.run(command, capture_output=True, check=False, timeout=100).returncode == 0
 
     try:
         create = ["--op", "new", "--mode", "target", "--tid", "1", "-T", NAME]
@@ -57,12 +49,12 @@ def serving(side: sides.Side, disk: Path) -> Iterator[tuple[str, int]]:
     finally:
         process.kill()
         process.communicate()
-        for left in Path("/var/run/tgtd").glob(f"socket.{control}*"):
-            left.unlink()
+        for left in (f"socket.{control}", f"socket.{control}.lock"):
+            Path("/var/run/tgtd", left).unlink(missing_ok=True)
 
 
 def client(*words: str | Path) -> str:
-    done = subprocess.run(list(words), capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(list(words), capture_output=True, text=True, check=False, timeout=180)
     if "Unknown protocol 'iscsi'" in done.stderr:
         pytest.skip("qemu-img has no iSCSI (apt-get install qemu-block-extra)")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
+import random
 import shutil
+import socket
 import subprocess
 import tempfile
 import time
@@ -59,7 +62,7 @@ class Side:
             variables["LIBAIO_SHIM_STATS"] = str(stats)
         return variables
 
-    def run(self, command: Sequence[str | Path], *, cwd: Path | None = None, timeout: float = 60, own: bool = False,
+    def run(self, command: Sequence[str | Path], *, cwd: Path | None = None, timeout: float = 180, own: bool = False,
             before: Sequence[str | Path] = ()) -> Ran:  # fmt: skip
         """Runs command to its end.
 
@@ -110,7 +113,7 @@ def kernel_has_aio() -> bool:
     return True
 
 
-def wait_until(condition: Any, seconds: float = 20) -> None:
+def wait_until(condition: Any, seconds: float = 100) -> None:
     """Until condition() is true; fails the test after that many seconds, which only a hang takes."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -120,6 +123,16 @@ def wait_until(condition: Any, seconds: float = 20) -> None:
 
 def maps(pid: int) -> str:
     return Path(f"/proc/{pid}/maps").read_text()
+
+
+def free_port() -> int:
+    """A port of the loopback device on which nobody listens; none of those that clients get meanwhile."""
+    while True:
+        with socket.socket() as probe:
+            port = random.randrange(10000, 30000)  # noqa: S311
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                return port
 
 
 def listens(path: Path) -> bool:
