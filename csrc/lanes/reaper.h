@@ -5,7 +5,8 @@
  * are mixed with crew requests are submitted with the reaper's own eventfd:
  * the kernel wakes it for each.  All others it looks for about once a
  * millisecond, in memory, as long as any is in flight; likewise for crew
- * requests that were left to their submitter.  It ends when idle.
+ * requests that were left to their submitter, or queue behind a read whose
+ * page is late, and for parked holds (base/hold.h).  It ends when idle.
  */
 #ifndef LAS_LANES_REAPER_H
 #define LAS_LANES_REAPER_H
