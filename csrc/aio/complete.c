@@ -89,8 +89,9 @@ void las_complete_raise(int fd, uint64_t n, bool may_block)
 
 /* What has to be done about waiters once the lock is released. */
 struct wake {
-	int threads; /* asleep on seq */
-	bool leader; /* asleep in the kernel */
+	int threads;   /* asleep on seq: at most so many... */
+	uint32_t bits; /* ...of those whose need is among these, wait.h */
+	bool leader;   /* asleep in the kernel: if there were fewer */
 };
 
 /* Somebody may have enough; sleepers in ppoll are raised here. */
@@ -102,21 +103,44 @@ static struct wake wake_locked(struct las_ctx *ctx)
 	/* Whoever is woken and has not enough registers again. */
 	ctx->wake_at = las_done_count(ctx->slots.done) + INT32_MAX;
 	las_wait_raise_sleepers_locked(ctx);
-	/* All: one who goes to sleep on the new value meanwhile could take the only wake-up, and is not meant. */
-	return (struct wake){ .threads = on_seq ? LAS_WAKE_ALL : 0, .leader = ctx->leading };
+	return (struct wake){ .threads = on_seq ? LAS_WAKE_ALL : 0, .bits = LAS_WAKE_ANY, .leader = ctx->leading };
+}
+
+/*
+ * As many as there are events, of those that have enough with them: each takes some, or finds that others did.  seq has
+ * changed, so one that is about to sleep does not, and cannot have the wake-up of another.
+ */
+static struct wake wake_enough_locked(struct las_ctx *ctx, uint32_t available)
+{
+	if (available == 0)
+		return (struct wake){ 0 };
+	ctx->seq++;
+	return (struct wake){ .threads = (int)available, .bits = las_wait_enough(available), .leader = ctx->leading };
+}
+
+/* There are new events.  If few are enough, a thread for each; who settles may wait for something else than events. */
+static struct wake wake_posted_locked(struct las_ctx *ctx)
+{
+	uint32_t available = las_ring_available(&ctx->slots);
+
+	if (available >= ctx->waiters || available >= LAS_WAIT_MOST || las_load_relaxed(&ctx->settlers))
+		return wake_locked(ctx);
+	ctx->wake_at = las_done_count(ctx->slots.done) + 1; /* for those that sleep on */
+	las_wait_raise_sleepers_locked(ctx);
+	return wake_enough_locked(ctx, available);
 }
 
 static void wake(struct las_ctx *ctx, struct wake w)
 {
-	if (w.threads)
-		las_futex_wake(&ctx->seq, w.threads);
-	if (w.leader)
+	long woken = w.threads ? las_futex_wake_for(&ctx->seq, w.threads, w.bits) : 0;
+
+	if (w.leader && (w.threads == 0 || woken < w.threads))
 		las_native_kick(las_load_acquire(&ctx->native));
 }
 
 void las_complete_post(struct las_ctx *ctx, const struct las_event *events, unsigned n, bool by_head)
 {
-	struct wake w = { 0, false };
+	struct wake w = { 0 };
 
 	las_lock(&ctx->lock);
 	for (unsigned i = 0; i < n; i++)
@@ -125,7 +149,7 @@ void las_complete_post(struct las_ctx *ctx, const struct las_event *events, unsi
 	if (by_head)
 		las_store_relaxed(&ctx->count_head, ctx->count_head + n);
 	if (las_unlikely(ctx->waiters && (int32_t)(las_done_count(ctx->slots.done) - ctx->wake_at) >= 0))
-		w = wake_locked(ctx);
+		w = wake_posted_locked(ctx);
 	/* A leader that waits for several in the kernel has counted on this one to come there, and counts anew. */
 	else if (las_unlikely(ctx->leading && las_native_min(las_load_acquire(&ctx->native)) > 1))
 		w.leader = true;
@@ -150,6 +174,25 @@ void las_complete_wake_all(struct las_ctx *ctx)
 	w = wake_locked(ctx);
 	las_unlock(&ctx->lock);
 	wake(ctx, w);
+}
+
+void las_complete_pass_on(struct las_ctx *ctx)
+{
+	struct wake w;
+
+	las_lock(&ctx->lock);
+	w = wake_enough_locked(ctx, las_ring_available(&ctx->slots));
+	las_unlock(&ctx->lock);
+	wake(ctx, w);
+}
+
+void las_complete_wake_one(struct las_ctx *ctx)
+{
+	las_lock(&ctx->lock);
+	ctx->seq++;
+	las_wait_raise_sleepers_locked(ctx);
+	las_unlock(&ctx->lock);
+	las_futex_wake(&ctx->seq, 1);
 }
 
 /* Whatever counted the request lets go of it; the context last. */

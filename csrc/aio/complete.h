@@ -28,8 +28,12 @@ void las_req_put(struct las_req *req);
 void las_complete_post(struct las_ctx *ctx, const struct las_event *events, unsigned n, bool by_head);
 /* A request was finished inside io_submit, and its result is returned. */
 void las_complete_without_event(struct las_ctx *ctx);
-/* Wakes every waiter: the context is being destroyed. */
+/* Wakes every waiter: each has to look again. */
 void las_complete_wake_all(struct las_ctx *ctx);
+/* Wakes those for whom what is in the ring is enough: a waiter that was woken for it has no use for it. */
+void las_complete_pass_on(struct las_ctx *ctx);
+/* Wakes one, whatever it waits for: it may have to lead. */
+void las_complete_wake_one(struct las_ctx *ctx);
 /* A request is about to go to the crew or the poll set: a leader in the kernel would not hear of its end. */
 void las_complete_elsewhere(struct las_ctx *ctx);
 /* Adds n to an eventfd, without ever blocking.  may_block: it lacks O_NONBLOCK, so it is asked first. */

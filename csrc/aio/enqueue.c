@@ -279,7 +279,7 @@ void las_enqueue_flush(struct las_submission *s)
 	las_reaper_watch();
 	/* Those who slept elsewhere because there was nothing with the kernel: one of them can lead now. */
 	if (las_load_relaxed(&ctx->waiters) && !las_load_relaxed(&ctx->leading) && !las_load_relaxed(&ctx->elsewhere))
-		las_complete_wake_all(ctx);
+		las_complete_wake_one(ctx);
 }
 
 /* The context's hidden kernel context: borrowed at the first need, NULL while the kernel has none to give. */

@@ -6,7 +6,11 @@
  * in wake_at), and reads seq.  A completer that reaches wake_at changes seq
  * under the same lock and wakes; so either the waiter saw the event, or its
  * futex word has changed and it does not sleep.  Completions short of wake_at
- * wake nobody.
+ * wake nobody; beyond it no more threads than there are events.
+ *
+ * KERNEL: a call takes what is there when it comes, then sleeps until there is
+ * all that it still needs, and leaves what is not enough to others
+ * (test: waiters.events_go_to_whom_they_are_enough_for).
  *
  * io_pgetevents has to change the signal mask and sleep in one step.  A leader
  * does that in the kernel's own call; a follower can only by ppoll: it waits
@@ -71,8 +75,8 @@ void las_wait_raise_sleepers_locked(struct las_ctx *ctx)
 	}
 }
 
-/* Up to nr events: how many, or -EFAULT and nothing is lost. */
-static long take(struct las_ctx *ctx, long nr, struct las_event *events)
+/* Up to nr events if `enough` are there: how many, or -EFAULT and nothing is lost. */
+static long take(struct las_ctx *ctx, uint32_t enough, long nr, struct las_event *events)
 {
 	struct las_native *native = las_load_acquire(&ctx->native);
 	uint32_t available, n;
@@ -82,6 +86,8 @@ static long take(struct las_ctx *ctx, long nr, struct las_event *events)
 		las_native_drain(native, las_ring_available(&ctx->slots) == 0);
 	}
 	available = las_ring_available(&ctx->slots);
+	if (available < enough)
+		return 0;
 	if (available > nr)
 		available = (uint32_t)nr;
 	if (available == 0)
@@ -104,8 +110,8 @@ static long take(struct las_ctx *ctx, long nr, struct las_event *events)
 static long wait_as_leader(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
 {
 	struct las_native *native = las_load_acquire(&ctx->native);
-	uint32_t available, followers;
 	struct las_lead lead;
+	uint32_t available;
 	long n = 0;
 	bool go = false;
 
@@ -134,12 +140,8 @@ static long wait_as_leader(struct las_ctx *ctx, uint32_t need, int64_t deadline_
 		las_store_relaxed(&ctx->waiters, ctx->waiters - 1);
 		las_store_relaxed(&ctx->leading, lead.before != 0);
 	}
-	followers = ctx->waiters;
 	las_unlock(&ctx->lock);
 	las_native_leave_lead(native, &lead, n);
-	/* The lead is handed on: whoever still waits may have to go to the kernel now. */
-	if (followers && las_native_in_flight(native))
-		las_complete_wake_all(ctx);
 	/* A sandbox that forbids the kernel's wait leaves the other one. */
 	return n >= 0 ? 0 : n == -EINTR || n == -ETIMEDOUT ? n : -EBUSY;
 }
@@ -178,31 +180,41 @@ static long sleep_masked(struct sleeper *sleeper, int64_t deadline_ns, const sig
 }
 
 /* With a mask only where no descriptor is to be had: then a signal may be handled just before the sleep begins. */
-static long sleep_on_seq(struct las_ctx *ctx, uint32_t seq, int64_t deadline_ns, const sigset_t *mask)
+static long sleep_on_seq(struct las_ctx *ctx, uint32_t seq, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
 {
 	uint64_t old;
 	long err;
 
 	if (mask)
 		las_sys.sigprocmask(SIG_SETMASK, mask, &old);
-	err = las_futex_wait(&ctx->seq, seq, deadline_ns);
+	err = las_futex_wait_for(&ctx->seq, seq, deadline_ns, las_wait_bit(need));
 	if (mask)
 		las_sys.sigprocmask(SIG_SETMASK, &old, NULL);
 	return err;
+}
+
+/* Of many it takes a part, so that the ring need not hold them all. */
+static uint32_t enough_of(const struct las_ctx *ctx, uint32_t need)
+{
+	uint32_t most = ctx->slots.nr - 1 < LAS_WAIT_MOST ? ctx->slots.nr - 1 : LAS_WAIT_MOST;
+
+	return need < most ? need : most;
 }
 
 /* Sleeps until `need` events may be there: 0, -ETIMEDOUT, -EINTR, or -EAGAIN when there was no reason to sleep. */
 static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
 {
 	struct sleeper *sleeper = mask ? make_sleeper() : NULL;
-	uint32_t seq, available;
+	uint32_t seq, available, enough;
 	long err = -EAGAIN;
 
 	las_lock(&ctx->lock);
 	available = las_ring_available(&ctx->slots);
 	if (need == SETTLED)
-		need = available + !!las_load_acquire(&ctx->settling);
-	if (available < need && !las_ctx_dead(ctx)) {
+		need = enough = available + !!las_load_acquire(&ctx->settling);
+	else
+		enough = enough_of(ctx, need);
+	if (available < enough && !las_ctx_dead(ctx)) {
 		register_locked(ctx, need - available);
 		seq = ctx->seq;
 		if (sleeper)
@@ -211,7 +223,7 @@ static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, c
 		err = sleeper ? sleep_masked(sleeper, deadline_ns, mask) : -ENOSYS;
 		/* No sleeper, or a sandbox without ppoll. */
 		if (err < 0 && err != -EINTR && err != -ETIMEDOUT)
-			err = sleep_on_seq(ctx, seq, deadline_ns, mask);
+			err = sleep_on_seq(ctx, seq, need, deadline_ns, mask);
 		las_lock(&ctx->lock);
 		las_store_relaxed(&ctx->waiters, ctx->waiters - 1);
 		if (sleeper)
@@ -228,7 +240,8 @@ static long sleep_for(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, c
 /*
  * Sleeps on the context, not in the kernel: whatever the native lane finishes
  * meanwhile is the leader's or the reaper's to move on.  Should the leader
- * have left for good, its place is free after a while, so one looks again.
+ * have left for good, its place is free after a while, so one looks again; or
+ * another that was woken for an event.
  */
 static long follow(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, const sigset_t *mask)
 {
@@ -236,9 +249,9 @@ static long follow(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, cons
 	int64_t soon;
 	long err;
 
-	if (!native || !las_native_in_flight(native))
+	if (!las_load_relaxed(&ctx->shared) && (!native || !las_native_in_flight(native)))
 		return sleep_for(ctx, need, deadline_ns, mask);
-	soon = las_now_ns() + (las_reaper_watch() ? LOOK_AGAIN_NS : LOOK_NS);
+	soon = las_now_ns() + (!native || !las_native_in_flight(native) || las_reaper_watch() ? LOOK_AGAIN_NS : LOOK_NS);
 	if (deadline_ns < soon)
 		return sleep_for(ctx, need, deadline_ns, mask);
 	err = sleep_for(ctx, need, soon, mask);
@@ -296,34 +309,54 @@ static void settle(struct las_ctx *ctx, long nr, int64_t deadline_ns, const sigs
 	las_sub_acq_rel(&ctx->settlers, 1);
 }
 
-long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *events, int64_t deadline_ns,
-              const sigset_t *mask)
+/* Whoever has slept may have been woken to lead, and somebody has to while something is with the kernel. */
+static void hand_on(struct las_ctx *ctx)
 {
+	struct las_native *native = las_load_acquire(&ctx->native);
+
+	if (las_load_relaxed(&ctx->waiters) && !las_load_relaxed(&ctx->leading) && native &&
+	    las_native_in_flight(native) && !las_load_relaxed(&ctx->elsewhere))
+		las_complete_wake_one(ctx);
+}
+
+/* It was woken for what is not enough, since another has taken a part: those for whom it is enough sleep on. */
+static void pass_on(struct las_ctx *ctx)
+{
+	if (las_load_relaxed(&ctx->waiters) && las_ring_available(&ctx->slots))
+		las_complete_pass_on(ctx);
+}
+
+static bool ends(long err)
+{
+	return err == -ETIMEDOUT || err == -EINTR || err == -EINVAL;
+}
+
+static long wait_for(struct las_ctx *ctx, long min_nr, long nr, struct las_event *events, int64_t deadline_ns,
+                     const sigset_t *mask, bool *slept)
+{
+	uint32_t need, enough = 0; /* at first, and in the end, whatever there is */
 	long taken = 0, err = 0;
 
-	las_ctx_used(ctx);
-	las_store_relaxed(&ctx->unwaited, 0); /* a hint, see enqueue.c */
-	if (las_unlikely(las_config.settle && (min_nr == 0 || deadline_ns != LAS_FOREVER_NS)))
-		settle(ctx, nr, LAS_FOREVER_NS, NULL);
-	else if (min_nr == 0 && deadline_ns != 0 && deadline_ns != LAS_FOREVER_NS)
-		settle(ctx, nr, deadline_ns, mask);
 	for (;;) {
-		long n = take(ctx, nr - taken, events + taken);
-		uint32_t need;
+		long n = take(ctx, enough, nr - taken, events + taken);
 
-		if (n < 0)
+		if (n < 0) {
+			las_complete_wake_all(ctx); /* it may have been woken for what it leaves */
 			return taken ? taken : n;
+		}
 		taken += n;
 		if (taken >= min_nr)
 			return taken;
 		if (las_ctx_dead(ctx))
-			return taken ? taken : -EINVAL;
-		if (err == -ETIMEDOUT)
-			return taken;
-		if (err == -EINTR)
-			return taken ? taken : err;
-		if (n)
+			err = -EINVAL;
+		if (ends(err) && enough == 0)
+			return taken || err == -ETIMEDOUT ? taken : err;
+		if (ends(err))
+			enough = 0;
+		if (n || ends(err))
 			continue;
+		if (*slept && err == 0)
+			pass_on(ctx);
 		need = min_nr - taken < MOST ? (uint32_t)(min_nr - taken) : MOST;
 		if (deadline_ns == LAS_FOREVER_NS && !mask && help(ctx, need))
 			continue;
@@ -331,8 +364,28 @@ long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *event
 			err = -ETIMEDOUT;
 			continue;
 		}
+		enough = enough_of(ctx, need);
+		*slept = true;
 		err = wait_as_leader(ctx, need, deadline_ns, mask);
 		if (err == -EBUSY)
 			err = follow(ctx, need, deadline_ns, mask);
 	}
+}
+
+long las_wait(struct las_ctx *ctx, long min_nr, long nr, struct las_event *events, int64_t deadline_ns,
+              const sigset_t *mask)
+{
+	bool slept = false;
+	long n;
+
+	las_ctx_used(ctx);
+	las_store_relaxed(&ctx->unwaited, 0); /* a hint, see enqueue.c */
+	if (las_unlikely(las_config.settle && (min_nr == 0 || deadline_ns != LAS_FOREVER_NS)))
+		settle(ctx, nr, LAS_FOREVER_NS, NULL);
+	else if (min_nr == 0 && deadline_ns != 0 && deadline_ns != LAS_FOREVER_NS)
+		settle(ctx, nr, deadline_ns, mask);
+	n = wait_for(ctx, min_nr, nr, events, deadline_ns, mask, &slept);
+	if (slept)
+		hand_on(ctx);
+	return n;
 }

@@ -6,6 +6,23 @@
 
 #include "aio/context.h"
 
+/*
+ * Whoever sleeps on ctx->seq does so for a bit of its futex: the first for one event, the second for two; the last for
+ * so many or more, who come for them in parts.
+ */
+#define LAS_WAIT_MOST 32u
+
+static inline uint32_t las_wait_bit(uint32_t need)
+{
+	return 1u << ((need < LAS_WAIT_MOST ? need : LAS_WAIT_MOST) - 1);
+}
+
+/* The bits of all for whom n > 0 events are enough. */
+static inline uint32_t las_wait_enough(uint32_t n)
+{
+	return 2 * las_wait_bit(n) - 1;
+}
+
 void las_wait_init(void);
 
 /*

@@ -17,23 +17,36 @@
 
 #define LAS_FOREVER_NS INT64_MAX
 
+#define LAS_WAKE_ALL INT_MAX
+#define LAS_WAKE_ANY FUTEX_BITSET_MATCH_ANY
+
 /*
  * Sleeps while *word == expected, until CLOCK_MONOTONIC passes deadline_ns.
- * 0 when woken (or for no reason), -EAGAIN when the word had changed already,
- * -ETIMEDOUT, or -EINTR after a signal handler ran.
+ * bits, not 0: which wake-ups are meant for this thread.  0 when woken (or for
+ * no reason), -EAGAIN when the word had changed already, -ETIMEDOUT, or -EINTR
+ * after a signal handler ran.
  */
-static inline long las_futex_wait(uint32_t *word, uint32_t expected, int64_t deadline_ns)
+static inline long las_futex_wait_for(uint32_t *word, uint32_t expected, int64_t deadline_ns, uint32_t bits)
 {
 	struct timespec ts = { .tv_sec = deadline_ns / 1000000000, .tv_nsec = deadline_ns % 1000000000 };
 
-	return las_sys.futex(word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, &ts, NULL, FUTEX_BITSET_MATCH_ANY);
+	return las_sys.futex(word, FUTEX_WAIT_BITSET | FUTEX_PRIVATE_FLAG, expected, &ts, NULL, bits);
+}
+
+static inline long las_futex_wait(uint32_t *word, uint32_t expected, int64_t deadline_ns)
+{
+	return las_futex_wait_for(word, expected, deadline_ns, LAS_WAKE_ANY);
+}
+
+/* Wakes up to so many threads that sleep for any of the bits, who sleeps longest first: how many. */
+static inline long las_futex_wake_for(uint32_t *word, int threads, uint32_t bits)
+{
+	return las_sys.futex(word, FUTEX_WAKE_BITSET | FUTEX_PRIVATE_FLAG, (uint32_t)threads, NULL, NULL, bits);
 }
 
 static inline void las_futex_wake(uint32_t *word, int threads)
 {
 	las_sys.futex(word, FUTEX_WAKE | FUTEX_PRIVATE_FLAG, (uint32_t)threads, NULL, NULL, 0);
 }
-
-#define LAS_WAKE_ALL INT_MAX
 
 #endif

@@ -47,6 +47,10 @@ DEEP = {
 MODELS = {f"waiting-{name}": ("waiting", macros) for name, macros in PROGRAMS.items()} | {
     "request": ("request", ""),
     "reaper": ("reaper", ""),
+    "waiters": ("waiters", "FIRST=1 SECOND=1 THIRD=2 TOGETHER=2"),
+    "waiters-alike": ("waiters", "FIRST=1 SECOND=1 THIRD=1 TOGETHER=1"),
+    "waiters-at-once": ("waiters", "FIRST=1 SECOND=1 THIRD=1 TOGETHER=2"),
+    "waiters-greedy": ("waiters", "FIRST=1 SECOND=2 THIRD=2 TOGETHER=2 MORE=1"),
     "announce": ("announce", ""),
     "announce-past": ("announce", "PAST"),
 }
@@ -61,6 +65,7 @@ MUTATIONS = {
     "KICK_ONCE": "waiting-many-at-once",  # a kick is one event, whatever the leader waits for
     "POST_SILENTLY": "waiting-alone",  # a post does not tell a leader that counts on several
     "STEAL_KICKS": "waiting-beside",  # who takes events beside the leader takes its kicks, too, and says nothing
+    "KICK_NOBODY": "waiting-second-thread",  # the leader does not hear of an event that no follower is woken for
     "KEEP_LATER": "waiting-elsewhere",  # wake_at is the last of the waiters' counts, not the first
     "DESTROY_SILENTLY": "waiting-destroyed",  # io_destroy wakes nobody
     "LOSE_TAKEN": "waiting-jumps-away",  # what a leader had taken is on its stack
@@ -69,6 +74,10 @@ MUTATIONS = {
     "NO_HOLD": "request",  # nor hold what a leader may have in its hands
     "CLAIM_UNLOCKED": "request",  # a leader claims after it has left
     "TWO_STEPS": "request",  # the phase is read, then written, not exchanged
+    "KEEP_WAKE_UP": "waiters",  # who was woken for what is not enough for it says nothing
+    "WAKE_ONE_EACH": "waiters-at-once",  # events that come together wake one thread
+    "NOT_ARMED": "waiters-alike",  # those that sleep on while others were woken are forgotten
+    "SEQ_KEPT": "waiters-alike",  # seq does not change when few are woken
     "WATCH_FIRST": "reaper",  # a submitter looks for the reaper, then adds (no fence in las_reaper_watch())
     "SLEEP_UNSEEN": "reaper",  # the reaper does not look again before it sleeps
     "END_UNASKED": "reaper",  # it ends though it has been woken

@@ -4,7 +4,7 @@
  * Names are those of csrc/; an inline is the function of that name.  A section under a lock is one atomic step, but
  * where others look into it without the lock; what is read without the lock is read in a step of its own.  Memory is
  * sequentially consistent, as the code's fences make it where it matters.  Events and requests are only counted;
- * request.pml follows a single one, and reaper.pml the reaper's sleep.
+ * request.pml follows a single one, reaper.pml the reaper's sleep, and waiters.pml has more threads that sleep on seq.
  *
  * There is no clock.  A leader sleeps until the kernel has enough for it and a follower until it is woken: nothing
  * here may depend on their looking around now and then.  The reaper, whose look is the bound, moves at any time what
@@ -63,10 +63,11 @@ byte queue, slow_queue; /* requests that the crew has */
 /* ---- what only the checker knows ---- */
 byte inside;            /* leaders inside the kernel's io_getevents */
 byte need[3];           /* per thread: events that it still waits for */
+byte enough[3];         /* per thread: with fewer it leaves them to others */
 byte accepted, ended;
 bool gone;              /* the first thread has jumped away */
 
-#define LOCALS byte n, hands; bool waking, kicking, go, clear, followers, leads, jumped, gave_up, stolen
+#define LOCALS byte n, hands, some; bool waking, kicking, go, clear, leads, jumped, gave_up, stolen, slept, idle
 
 /* ---- lanes/lead.c ---- */
 
@@ -188,10 +189,32 @@ inline las_native_wait(impatient, jumps)
 	waking = waiters > leading; \
 	kicking = leading
 
+/* wake_enough_locked(), the same: `some` events are to be had, and who has enough with them is woken. */
+#define WAKE_ENOUGH_LOCKED \
+	same[1] = false; same[2] = false; \
+	some = avail; \
+	kicking = leading && some
+
+#define MEANT(i) (asleep[i] && need[i] <= some)
+
+/* One of those that a wake-up of the kernel's finds; the leader hears of what nobody else takes. */
 inline wake()
 {
 	if
 	:: atomic { waking -> waking = false; asleep[1] = false; asleep[2] = false }
+	:: else
+	fi;
+	if
+	:: atomic { some ->
+		if
+		:: MEANT(1) -> asleep[1] = false; kicking = kicking && some > 1
+		:: MEANT(2) -> asleep[2] = false; kicking = kicking && some > 1
+		:: else
+		fi;
+#ifdef KICK_NOBODY
+		kicking = false;
+#endif
+		some = 0 }
 	:: else
 	fi;
 	if
@@ -206,7 +229,8 @@ inline las_complete_post()
 		avail++;
 		done++;
 		if
-		:: waiters && done >= wake_at -> WAKE_LOCKED
+		:: waiters && done >= wake_at && avail >= waiters -> WAKE_LOCKED
+		:: waiters && done >= wake_at && avail < waiters -> wake_at = done + 1; WAKE_ENOUGH_LOCKED
 		:: else ->
 #ifndef POST_SILENTLY
 			kicking = leading && minimum > 1
@@ -220,6 +244,24 @@ inline las_complete_wake_all()
 {
 	atomic { !locked -> WAKE_LOCKED };
 	wake()
+}
+
+inline las_complete_pass_on()
+{
+	atomic { !locked -> WAKE_ENOUGH_LOCKED };
+	wake()
+}
+
+inline las_complete_wake_one()
+{
+	atomic { !locked -> same[1] = false; same[2] = false };
+	atomic {
+		if
+		:: asleep[1] -> asleep[1] = false
+		:: asleep[2] -> asleep[2] = false
+		:: else
+		fi
+	}
 }
 
 inline las_complete_elsewhere()
@@ -334,16 +376,11 @@ inline lead_on(me, impatient, jumps)
 			:: go -> UNREGISTER; leading = false
 			:: else
 			fi;
-			followers = waiters;
 			go = false;
 			clear = false
 		};
 		atomic { led = 0; late = false; minimum = 1; hands = taken; taken = 0 }; /* las_native_leave_lead() */
-		finish_all();
-		if
-		:: atomic { followers && in_flight -> followers = false }; las_complete_wake_all()
-		:: atomic { else -> followers = false }
-		fi
+		finish_all()
 	fi
 }
 
@@ -375,8 +412,10 @@ inline take(me)
 	las_native_drain(me);
 	atomic {
 		n = (avail < need[me] -> avail : need[me]);
+		n = (avail < enough[me] -> 0 : n);
 		avail = avail - n;
 		need[me] = need[me] - n;
+		idle = slept && !n;
 		n = 0
 	}
 }
@@ -399,8 +438,15 @@ inline las_wait(me, count, impatient, jumps)
 	:: true ->
 		take(me);
 		if
-		:: !need[me] || dead || gave_up || jumped -> break
-		:: else ->
+		:: jumped -> break
+		:: !jumped && (!need[me] || (dead || gave_up) && !enough[me]) -> break
+		:: !jumped && need[me] && (dead || gave_up) && enough[me] -> enough[me] = 0
+		:: !jumped && need[me] && !dead && !gave_up ->
+			if
+			:: idle && waiters && avail -> las_complete_pass_on()
+			:: else
+			fi;
+			atomic { enough[me] = need[me]; slept = true; idle = false };
 			lead(me, impatient, jumps);
 			if
 			:: atomic { leads -> leads = false }
@@ -408,7 +454,12 @@ inline las_wait(me, count, impatient, jumps)
 			fi
 		fi
 	od;
-	need[me] = 0
+	atomic { need[me] = 0; enough[me] = 0; idle = false };
+	if
+	:: !jumped && slept && waiters && !leading && in_flight && !elsewhere -> las_complete_wake_one() /* hand_on() */
+	:: else
+	fi;
+	slept = false
 }
 
 /* ---- the two threads ---- */

@@ -1,6 +1,7 @@
 /* wait.c - io_getevents: who sleeps, who is woken, and what ends a sleep. */
 #include "unit.h"
 
+#include <linux/futex.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 
@@ -59,7 +60,9 @@ static void *wait_in_thread(void *arg)
 	struct waiter *w = arg;
 
 	__atomic_store_n(&w->tid, gettid(), __ATOMIC_RELEASE);
-	w->result = io_getevents(w->ctx, w->min_nr, w->nr, w->events, w->has_timeout ? &w->timeout : NULL);
+	__atomic_store_n(&w->result,
+	                 io_getevents(w->ctx, w->min_nr, w->nr, w->events, w->has_timeout ? &w->timeout : NULL),
+	                 __ATOMIC_RELEASE);
 	return NULL;
 }
 
@@ -147,15 +150,85 @@ TEST(waiters_for_many_and_for_few_both_end)
 	CHECK_RET(io_submit(ctx, 8, list), 8);
 	start_waiter(&many, ctx, 7, 7);
 	start_waiter(&few, ctx, 1, 1);
-	/* Either may take the first event, as in the kernel. */
-	for (int i = 0; i < 8; i++) {
-		u_gate_admit(&working, 1);
-		t_sleep_ms(2);
-	}
+	u_gate_admit(&working, 1);
 	t_join(few.thread);
-	t_join(many.thread);
 	CHECK_EQ(few.result, 1);
+	u_gate_open(&working);
+	t_join(many.thread);
 	CHECK_EQ(many.result, 7);
+}
+
+static unsigned woken;
+static const void *watched;
+
+static long woken_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2,
+                        uint32_t val3)
+{
+	long ret = u_real.futex(word, op, val, ts, word2, val3);
+
+	if (word == watched && (op & FUTEX_CMD_MASK) == FUTEX_WAKE_BITSET && ret > 0)
+		__atomic_add_fetch(&woken, (unsigned)ret, __ATOMIC_RELAXED);
+	return ret;
+}
+
+TEST(an_event_wakes_one_of_many_waiters)
+{
+	io_context_t ctx = crew_context(64);
+	struct las_ctx *inside = las_ctx_visit(ctx);
+	static struct waiter w[8];
+
+	las_sys.futex = woken_futex;
+	watched = &inside->seq;
+	las_ctx_unvisit(inside);
+	prepare_writes(8);
+	u_gate_close(&working);
+	CHECK_RET(io_submit(ctx, 8, list), 8);
+	for (int i = 0; i < 8; i++)
+		start_waiter(&w[i], ctx, 1, 1);
+	for (unsigned i = 1; i <= 8; i++) {
+		long sum;
+
+		u_gate_admit(&working, 1);
+		do {
+			t_sleep_ms(1);
+			sum = 0;
+			for (int j = 0; j < 8; j++)
+				sum += __atomic_load_n(&w[j].result, __ATOMIC_ACQUIRE);
+		} while (sum < i);
+	}
+	for (int i = 0; i < 8; i++)
+		t_join(w[i].thread);
+	u_await(&woken, 8); /* counted after the thread has been woken */
+	CHECK_EQ(u_counted(&woken), 8);
+}
+
+/* Whoever has left after it was woken has taken the wake-up along. */
+static long lost_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2, uint32_t val3)
+{
+	if (word == watched && (op & FUTEX_CMD_MASK) == FUTEX_WAKE_BITSET)
+		return (long)val;
+	return u_real.futex(word, op, val, ts, word2, val3);
+}
+
+TEST(a_wake_up_that_was_lost_is_made_good)
+{
+	io_context_t ctx = crew_context(64);
+	struct las_ctx *inside = las_ctx_visit(ctx);
+	static struct waiter w[2];
+
+	las_sys.futex = lost_futex;
+	watched = &inside->seq;
+	las_ctx_unvisit(inside);
+	prepare_writes(2);
+	u_gate_close(&working);
+	CHECK_RET(io_submit(ctx, 2, list), 2);
+	for (int i = 0; i < 2; i++)
+		start_waiter(&w[i], ctx, 1, 1);
+	u_gate_open(&working);
+	for (int i = 0; i < 2; i++) {
+		t_join(w[i].thread);
+		CHECK_EQ(w[i].result, 1);
+	}
 }
 
 static volatile sig_atomic_t handled;
