@@ -31,7 +31,8 @@ from libaio_shim._native import (
     raise_errno,
 )
 from libaio_shim._ring import refuse_copy
-from libaio_shim.asyncio._core import LONG_SECONDS, PACK, PAUSE_TURNS, SMALL_BYTES, Core, submit_one
+from libaio_shim.asyncio._core import LONG_SECONDS, PAUSE_TURNS, Core
+from libaio_shim.asyncio._slots import PACK, SMALL_BYTES, submit_one
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer, Self

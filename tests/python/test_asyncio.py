@@ -21,7 +21,7 @@ import pytest
 from python_tests import BLOCK, Stall, in_child, raises_errno
 
 from libaio_shim import AlignedBuffer, stats
-from libaio_shim.asyncio import AsyncContext, _context, _core
+from libaio_shim.asyncio import AsyncContext, _context, _core, _slots
 
 T = TypeVar("T")
 Run = Callable[[Coroutine[Any, Any, T]], T]
@@ -48,9 +48,9 @@ def run(request: pytest.FixtureRequest) -> Iterator[Run[Any]]:
 @pytest.fixture(params=[True, False], ids=["peek", "call"])
 def peek(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both ways to learn of an event: from the ring's memory, and by a call."""
-    if request.param and not _core.PEEK:
+    if request.param and not _slots.PEEK:
         pytest.skip("n/a: this processor orders loads differently")
-    monkeypatch.setattr(_core, "PEEK", request.param)
+    monkeypatch.setattr(_slots, "PEEK", request.param)
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -243,7 +243,7 @@ def test_others_get_their_turn(run: Run[Any], fd: int) -> None:
 
 def at_submits(monkeypatch: pytest.MonkeyPatch, note: Callable[[int], None]) -> None:
     """From now on each submit tells how many requests it gets."""
-    submit, submit_one = _core.submit, _core.submit_one
+    submit, submit_one = _slots.submit, _slots.submit_one
 
     def noting(handle: object, count: int, iocbs: object) -> int:
         note(count)
@@ -253,7 +253,7 @@ def at_submits(monkeypatch: pytest.MonkeyPatch, note: Callable[[int], None]) -> 
         note(1)
         return submit_one(handle, iocb)
 
-    monkeypatch.setattr(_core, "submit", noting)
+    monkeypatch.setattr(_slots, "submit", noting)
     for module in (_core, _context):
         monkeypatch.setattr(module, "submit_one", noting_one)
 
@@ -847,7 +847,7 @@ def test_flags_are_one_requests_own(run: Run[Any], fd: int) -> None:
 
 def in_the_middle(monkeypatch: pytest.MonkeyPatch, before: Callable[[], None], after: Callable[[], None]) -> None:
     """The next submit of one request calls before and after around the engine's call."""
-    submit_one = _core.submit_one
+    submit_one = _slots.submit_one
 
     def once(handle: object, iocb: object) -> int:
         for module in (_core, _context):
