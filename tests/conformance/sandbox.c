@@ -1,4 +1,4 @@
-/* sandbox.c - seccomp filters that forbid one system call that only the shim makes: what was promised still holds. */
+/* sandbox.c - seccomp filters that forbid system calls which only the shim makes, one kind in each case: all still works. */
 #include "las_test.h"
 
 #include <linux/audit.h>
