@@ -642,7 +642,7 @@ TEST(stop_and_continue_do_not_interrupt_the_wait_for_good)
 	if (pid == 0) {
 		io_context_t ctx = t_context(8);
 		struct io_event event;
-		struct timespec wait = { 0, 300000000 };
+		struct timespec wait = { 1, 0 };
 		int answer;
 
 		/* The kernel reports the stop as an interruption; either answer lets a program go on. */

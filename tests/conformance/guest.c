@@ -169,7 +169,7 @@ static void *write_to_pipe(void *arg)
 {
 	CHECK_RET(t_pwrite(arg, readerless_pipe(), "x", 1, 0), -EPIPE);
 	for (int tries = 0; !signals; tries++) {
-		if (tries == 200)
+		if (tries == 3000)
 			FAIL("no signal");
 		t_sleep_ms(10);
 	}
@@ -357,7 +357,7 @@ TEST(ofd_lock_and_flock_survive_and_end_with_the_file)
 	t_close(fd);
 	/* No duplicate of ours may keep them alive. */
 	for (int tries = 0; flock(other, LOCK_EX | LOCK_NB); tries++) {
-		if (tries == 200)
+		if (tries == 3000)
 			FAIL("flock outlives its file");
 		t_sleep_ms(10);
 	}
@@ -1039,7 +1039,7 @@ static void *unshare_between_requests(void *arg)
 	CHECK_EQ(posix_fadvise(t->number, 0, 0, POSIX_FADV_DONTNEED), 0);
 	CHECK_RET(t_pread(t->ctx, t->number, buf, 4096, 0), 4096);
 	/* What still lingers of this request would be copied into the new table, and stay there for nobody to close. */
-	for (int tries = 0; tries < 500 && fcntl(4096, F_GETFD) >= 0; tries++)
+	for (int tries = 0; tries < 10000 && fcntl(4096, F_GETFD) >= 0; tries++)
 		t_sleep_ms(2);
 	CHECK_EQ(unshare(CLONE_FILES), 0);
 	fd = open(t->mine, O_RDONLY);

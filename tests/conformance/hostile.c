@@ -438,12 +438,13 @@ TEST(handler_that_jumps_out_of_submit)
 {
 	int fd = t_file("data", 4096), status = 0;
 	pid_t pid = fork(), ended = 0;
+	int patience = is_shim() ? 200 : 3000;
 
 	if (pid == 0) {
 		submit_and_be_interrupted(fd);
 		_exit(0);
 	}
-	for (int i = 0; i < 200 && ended == 0; i++) {
+	for (int i = 0; i < patience && ended == 0; i++) {
 		ended = waitpid(pid, &status, WNOHANG);
 		t_sleep_ms(10);
 	}
@@ -487,7 +488,7 @@ TEST(eventfd_is_raised_where_no_thread_can_be_made)
 		io_set_eventfd(&iocbs[i], counter);
 		CHECK_RET(t_submit(ctx, &iocbs[i]), 1);
 		/* A program that sleeps in poll calls nothing of ours meanwhile. */
-		CHECK_EQ(poll(&p, 1, 10000), 1);
+		CHECK_EQ(poll(&p, 1, 60000), 1);
 		CHECK_RET(t_reap_one(ctx), i == 1 ? 0 : 4096);
 		CHECK_EQ(eventfd_read(counter, &(eventfd_t){ 0 }), 0);
 	}
@@ -761,7 +762,7 @@ static void check_sandboxed(bool context_before, bool threads)
 		io_prep_fsync(&iocb, fd);
 		io_set_eventfd(&iocb, counter);
 		CHECK_RET(t_submit(ctx, &iocb), 1);
-		CHECK_EQ(poll(&p, 1, 10000), 1);
+		CHECK_EQ(poll(&p, 1, 60000), 1);
 		CHECK_RET(t_reap_one(ctx), 0);
 		CHECK_EQ(eventfd_read(counter, &(eventfd_t){ 0 }), 0);
 		CHECK_EQ(write(ends[1], "abc", 3), 3);

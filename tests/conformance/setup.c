@@ -400,7 +400,7 @@ TEST(idle_context_owns_no_descriptor)
 	CHECK_RET(t_pread(ctx, fd, &byte, 1, 0), 1);
 	CHECK_RET(t_pwrite(ctx, fd, &byte, 1, 0), 1);
 	for (int tries = 0; t_count_fds() != before + 1; tries++) {
-		if (tries == 200)
+		if (tries == 3000)
 			FAIL("%d descriptors, expected %d", t_count_fds(), before + 1);
 		t_sleep_ms(10);
 	}

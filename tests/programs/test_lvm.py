@@ -18,8 +18,8 @@ def lvm2() -> None:
 def lvm(side: sides.Side, device: str, command: str, *arguments: str) -> sides.Ran:
     """One of LVM's commands, which sees only that device and talks to no daemon."""
     config = (
-        f'devices{{use_devicesfile=0 hints="none" scan=["/dev"] filter=["a|^{device}$|","r|.*|"]}} backup{{backup=0 archive=0}} '
-        "global{use_lvmpolld=0} activation{udev_sync=0 udev_rules=0 monitoring=0}"
+        f'devices{{use_devicesfile=0 hints="none" scan=["/dev"] filter=["a|^{device}$|","r|.*|"]}} '
+        "backup{backup=0 archive=0} global{use_lvmpolld=0} activation{udev_sync=0 udev_rules=0 monitoring=0}"
     )
     return side.run([needs.program(command, "lvm2"), "--config", config, *arguments]).check()
 

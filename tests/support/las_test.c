@@ -561,7 +561,7 @@ static void note_leak(int fd)
  */
 static void check_leaks(void)
 {
-	for (int tries = 0; tries < 100; tries++) {
+	for (int tries = 0; tries < 3000; tries++) {
 		leaked_count = 0;
 		leaked_text[0] = 0;
 		each_fd(note_leak);
