@@ -5,7 +5,8 @@
  * The reader submits requests, then reads the eventfd and looks, until it has all.  The kernel lets each arrive in the
  * hidden ring, then raises the eventfd.  The reaper moves what it finds, and where it did, asks some looks later whether
  * somebody was told too early.  Checked: whoever has read a count finds as many events; nobody who passes the library
- * is ever told again; who reads past it (PAST) is, so that nobody sleeps on an event.
+ * is ever told again; who reads past it (PAST) is, so that nobody sleeps on an event, also if a thread that was
+ * cancelled in its read counts as on its way to the ring for ever (CANCELLED).
  *
  * What native->lock guards is one atomic step.  The #ifdefs are mutations: mistakes that must be found.
  */
@@ -16,7 +17,11 @@ byte waiting;   /* events in the hidden ring */
 byte posted;   /* events ever put in the public ring */
 byte counter;  /* of the eventfd */
 byte hands;
+#ifdef CANCELLED
+byte reading = 1;
+#else
 byte reading;
+#endif
 byte arrivals;
 byte told;     /* counts read so far */
 byte spurious; /* raised again */
@@ -124,7 +129,19 @@ active proctype Reaper()
 					counter++
 				:: else
 				fi
-			:: else
+			:: else ->
+				if
+				:: arrivals == since ->
+#ifndef DROP_DOUBT
+					doubts = true; /* asks again */
+#ifdef CANCELLED
+					reading = 0 /* a second has passed */
+#endif
+#else
+					skip
+#endif
+				:: else
+				fi
 			fi
 		:: else
 		fi

@@ -53,6 +53,7 @@ MODELS = {f"waiting-{name}": ("waiting", macros) for name, macros in PROGRAMS.it
     "waiters-greedy": ("waiters", "FIRST=1 SECOND=2 THIRD=2 TOGETHER=2 MORE=1"),
     "announce": ("announce", ""),
     "announce-past": ("announce", "PAST"),
+    "announce-cancelled": ("announce", "PAST CANCELLED"),
 }
 # Everybody who waits is served in the end, if every thread that can go on does.
 LIVE = ["waiting-alone", "waiting-elsewhere", "waiting-destroyed", "request", "reaper"]
@@ -89,6 +90,7 @@ MUTATIONS = {
     "ARRIVES_FIRST": "announce",  # it counts its arrival before it has looked
     "NO_READING": "announce",  # between the read and the look nobody knows of it
     "NO_TELL": "announce-past",  # who reads past the library is not told again
+    "DROP_DOUBT": "announce-cancelled",  # nor while another thread seems to be on its way
 }
 
 
