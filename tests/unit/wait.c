@@ -161,8 +161,7 @@ TEST(waiters_for_many_and_for_few_both_end)
 static unsigned woken;
 static const void *watched;
 
-static long woken_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2,
-                        uint32_t val3)
+static long woken_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2, uint32_t val3)
 {
 	long ret = u_real.futex(word, op, val, ts, word2, val3);
 
