@@ -28,7 +28,7 @@ delete from x where id % 5 = 0;
 # Deleted rows go away in batches in the background, and while a batch ends amid a transaction the check warns of the
 # rest of it, on the kernel's AIO as well.
 PURGED = "set global innodb_max_purge_lag_wait = 0;"
-CHECK = f"use t; {PURGED} checksum table x; check table x extended; select count(*), sum(crc32(a)) from x;"
+CHECK = f"use t; {PURGED} checksum table x; check table x extended; select count(*), sum(crc32(a)) from x;"  # noqa: S608
 ROWS = 20000
 
 
