@@ -76,7 +76,7 @@ static void finish_latest(long res)
 static void get_used(int flags)
 {
 	f_install();
-	file = f_direct(t_file("direct", 65536));
+	file = f_direct_file(65536);
 	event_fd = t_own(eventfd(0, EFD_NONBLOCK | flags));
 	buffer = t_pages(8192);
 	ctx = t_context(64);

@@ -1,35 +1,14 @@
-/* native.c - the native lane on a kernel AIO that does what the test says. */
+/* native.c - requests on their way to a kernel AIO that does what the test says, and back. */
 #include "fake_aio.h"
 
 #include <poll.h>
-#include <setjmp.h>
 #include <sys/eventfd.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/statfs.h>
 
-#include "lanes/hidden.h"
 #include "libaio_shim.h"
 
 static struct f_context *const hidden = &f_contexts[0];
-
-static int direct_file(size_t bytes)
-{
-	return f_direct(t_file("direct", bytes));
-}
-
-static struct iocb iocbs[128], *list[128];
-static char *buffers;
-
-/* Requests of 8 KiB: they hold their file. */
-static void prepare_reads(int fd, int n)
-{
-	buffers = t_pages((size_t)n * 8192);
-	for (int i = 0; i < n; i++) {
-		io_prep_pread(&iocbs[i], fd, buffers + i * 8192, 8192, i * 8192);
-		list[i] = &iocbs[i];
-	}
-}
 
 TEST(direct_reads_go_down_with_nowait_and_come_back)
 {
@@ -38,12 +17,12 @@ TEST(direct_reads_go_down_with_nowait_and_come_back)
 
 	f_install();
 	ctx = t_context(4);
-	prepare_reads(direct_file(65536), 4);
-	CHECK_RET(io_submit(ctx, 4, list), 4);
+	f_prepare_reads(f_direct_file(65536), 4);
+	CHECK_RET(io_submit(ctx, 4, f_list), 4);
 	CHECK_EQ(hidden->submitted, 4);
 	for (int i = 0; i < 4; i++) {
 		CHECK(hidden->pending[i]->rw_flags & 8 /* RWF_NOWAIT */);
-		CHECK_EQ(hidden->pending[i]->buf, iocbs[i].u.c.buf);
+		CHECK_EQ(hidden->pending[i]->buf, f_iocbs[i].u.c.buf);
 		CHECK_EQ(hidden->pending[i]->nbytes, 8192);
 		CHECK_EQ(hidden->pending[i]->offset, i * 8192);
 	}
@@ -51,7 +30,7 @@ TEST(direct_reads_go_down_with_nowait_and_come_back)
 		f_finish(hidden, i, 8192);
 	t_reap(ctx, 4, events);
 	for (int i = 0; i < 4; i++) {
-		CHECK(events[i].obj == &iocbs[3 - i]);
+		CHECK(events[i].obj == &f_iocbs[3 - i]);
 		CHECK_EQ(events[i].res, 8192);
 	}
 }
@@ -76,10 +55,10 @@ TEST(what_the_program_wants_done_without_waiting_does_not_wait_in_io_submit)
 	f_install();
 	las_sys.preadv2 = nowait_is_known;
 	ctx = t_context(4);
-	prepare_reads(direct_file(65536), 4);
+	f_prepare_reads(f_direct_file(65536), 4);
 	for (int i = 0; i < 4; i++)
-		iocbs[i].aio_rw_flags = 8; /* RWF_NOWAIT */
-	CHECK_RET(io_submit(ctx, 4, list), 4);
+		f_iocbs[i].aio_rw_flags = 8; /* RWF_NOWAIT */
+	CHECK_RET(io_submit(ctx, 4, f_list), 4);
 	CHECK_EQ(hidden->submitted, 4);
 	CHECK_EQ(t_ring_count(ctx), 0);
 	CHECK_EQ(asked, 1); /* once for a file and a call */
@@ -91,7 +70,7 @@ TEST(what_the_program_wants_done_without_waiting_does_not_wait_in_io_submit)
 	for (int i = 0; i < 4; i++) {
 		static const long results[] = { 8192, -EAGAIN, 4096, 8192 };
 
-		CHECK_EQ(t_res(&events[i]), results[(struct iocb *)events[i].obj - iocbs]);
+		CHECK_EQ(t_res(&events[i]), results[(struct iocb *)events[i].obj - f_iocbs]);
 	}
 }
 
@@ -108,16 +87,16 @@ TEST(what_the_kernel_refuses_at_once_is_run_by_the_crew)
 	f_install();
 	f_refuse = odd;
 	ctx = t_context(4);
-	prepare_reads(direct_file(65536), 4);
-	CHECK_RET(io_submit(ctx, 4, list), 4);
+	f_prepare_reads(f_direct_file(65536), 4);
+	CHECK_RET(io_submit(ctx, 4, f_list), 4);
 	CHECK_EQ(hidden->submitted, 2);
 	f_finish(hidden, 0, 8192);
 	f_finish(hidden, 1, 8192);
 	t_reap(ctx, 4, events);
 	for (int i = 0; i < 4; i++)
 		CHECK_EQ(events[i].res, 8192);
-	t_check_pattern(buffers + 8192, 8192, 0, 8192);
-	t_check_pattern(buffers + 3 * 8192, 8192, 0, 3 * 8192);
+	t_check_pattern(f_buffers + 8192, 8192, 0, 8192);
+	t_check_pattern(f_buffers + 3 * 8192, 8192, 0, 3 * 8192);
 }
 
 TEST(what_comes_back_with_eagain_is_run_by_the_crew)
@@ -127,14 +106,14 @@ TEST(what_comes_back_with_eagain_is_run_by_the_crew)
 
 	f_install();
 	ctx = t_context(4);
-	prepare_reads(direct_file(65536), 2);
-	CHECK_RET(io_submit(ctx, 2, list), 2);
+	f_prepare_reads(f_direct_file(65536), 2);
+	CHECK_RET(io_submit(ctx, 2, f_list), 2);
 	f_finish(hidden, 0, -EAGAIN);
 	f_finish(hidden, 1, -EAGAIN);
 	t_reap(ctx, 2, events);
 	CHECK_EQ(events[0].res, 8192);
 	CHECK_EQ(events[1].res, 8192);
-	t_check_pattern(buffers, 16384, 0, 0);
+	t_check_pattern(f_buffers, 16384, 0, 0);
 }
 
 TEST(a_transfer_that_stopped_halfway_is_finished)
@@ -144,13 +123,13 @@ TEST(a_transfer_that_stopped_halfway_is_finished)
 
 	f_install();
 	ctx = t_context(4);
-	prepare_reads(direct_file(65536), 1);
-	CHECK_RET(io_submit(ctx, 1, list), 1);
-	t_fill(buffers, 4096, 0, 0); /* the half that the kernel did */
+	f_prepare_reads(f_direct_file(65536), 1);
+	CHECK_RET(io_submit(ctx, 1, f_list), 1);
+	t_fill(f_buffers, 4096, 0, 0); /* the half that the kernel did */
 	f_finish(hidden, 0, 4096);
 	t_reap(ctx, 1, &event);
 	CHECK_EQ(event.res, 8192);
-	t_check_pattern(buffers, 8192, 0, 0);
+	t_check_pattern(f_buffers, 8192, 0, 0);
 }
 
 static bool switched;
@@ -215,15 +194,15 @@ TEST(a_descriptor_closed_meanwhile_does_not_matter)
 
 	f_install();
 	ctx = t_context(4);
-	fd = direct_file(65536);
-	prepare_reads(fd, 1);
-	CHECK_RET(io_submit(ctx, 1, list), 1);
+	fd = f_direct_file(65536);
+	f_prepare_reads(fd, 1);
+	CHECK_RET(io_submit(ctx, 1, f_list), 1);
 	t_close(fd);
 	CHECK_EQ(t_open("/dev/zero", O_RDONLY), fd); /* the number is taken again at once */
 	f_finish(hidden, 0, -EAGAIN);
 	t_reap(ctx, 1, &event);
 	CHECK_EQ(event.res, 8192);
-	t_check_pattern(buffers, 8192, 0, 0);
+	t_check_pattern(f_buffers, 8192, 0, 0);
 }
 
 TEST(hidden_contexts_are_used_again_and_never_destroyed)
@@ -282,493 +261,17 @@ TEST(without_kernel_aio_everything_is_done_elsewhere)
 	f_install();
 	las_sys.io_setup = no_kernel_aio;
 	ctx = t_context(8);
-	prepare_reads(direct_file(65536), 3);
-	CHECK_RET(io_submit(ctx, 3, list), 3);
+	f_prepare_reads(f_direct_file(65536), 3);
+	CHECK_RET(io_submit(ctx, 3, f_list), 3);
 	u_pipe(ends);
 	io_prep_poll(&poll, ends[0], POLLIN);
 	CHECK_RET(t_submit(ctx, &poll), 1);
 	CHECK_EQ(write(ends[1], "x", 1), 1);
 	t_reap(ctx, 4, events);
-	t_check_pattern(buffers, 3 * 8192, 0, 0);
+	t_check_pattern(f_buffers, 3 * 8192, 0, 0);
 }
 
 /* ---- who moves events on: a leader in the kernel, and the reaper beside it ---- */
-
-/* Stops every thread but the program's own as it gives up a file: between taking an event and making it visible. */
-static struct u_gate give_up = U_GATE_OPEN;
-static pthread_t program;
-
-static long stop_at_close(int fd)
-{
-	if (!pthread_equal(pthread_self(), program))
-		u_gate_pass(&give_up);
-	return u_real.close(fd);
-}
-
-static void *let_reaper_go_then_finish_second(void *unused)
-{
-	f_await_waiter(hidden);
-	u_gate_open(&give_up);
-	u_gate_await_passed(&give_up, 1);
-	t_sleep_ms(20); /* the event that it carries becomes visible */
-	f_finish(hidden, 1, 8192);
-	return NULL;
-}
-
-TEST(an_event_in_the_reapers_hands_is_not_waited_for_in_the_kernel)
-{
-	struct io_event events[2];
-	io_context_t ctx;
-	pthread_t helper;
-
-	f_install();
-	program = pthread_self();
-	las_sys.close = stop_at_close;
-	ctx = t_context(4);
-	prepare_reads(direct_file(65536), 2);
-	CHECK_RET(t_submit(ctx, &iocbs[0]), 1);
-	/* Another open file, so that each gives up one of its own. */
-	iocbs[1].aio_fildes = direct_file(65536);
-	CHECK_RET(t_submit(ctx, &iocbs[1]), 1);
-	u_gate_close(&give_up);
-	f_finish(hidden, 0, 8192);
-	u_gate_await(&give_up, 1); /* the reaper has taken the first event, nobody sees it yet */
-	helper = t_thread(let_reaper_go_then_finish_second, NULL);
-	t_reap(ctx, 2, events); /* the program waits for both: one will come in the kernel, one from the reaper */
-	t_join(helper);
-}
-
-static int leave_few;
-
-static long no_more_eventfds(unsigned initial, int flags)
-{
-	return __atomic_load_n(&leave_few, __ATOMIC_SEQ_CST) ? -EMFILE : u_real.eventfd2(initial, flags);
-}
-
-static void *wait_for_one(void *ctx)
-{
-	struct io_event event;
-
-	t_reap(ctx, 1, &event);
-	CHECK_EQ(event.data == NULL, true);
-	return NULL;
-}
-
-TEST(a_leader_hears_of_other_lanes_without_a_descriptor_to_spare)
-{
-	io_context_t ctx;
-	struct iocb poll, read;
-	pthread_t waiter;
-	char byte;
-	int ends[2], file;
-
-	f_install();
-	las_sys.eventfd2 = no_more_eventfds;
-	ctx = t_context(4);
-	u_pipe(ends);
-	file = t_file("cached", 4096);
-	io_prep_poll(&poll, ends[0], POLLIN);
-	CHECK_RET(t_submit(ctx, &poll), 1);
-	waiter = t_thread(wait_for_one, ctx);
-	f_await_waiter(hidden); /* it leads: it sleeps in the kernel, for a poll that never comes */
-	__atomic_store_n(&leave_few, 1, __ATOMIC_SEQ_CST); /* the process is at its limit of descriptors */
-	io_prep_pread(&read, file, &byte, 1, 0);
-	CHECK_RET(t_submit(ctx, &read), 1); /* done at once: the waiter has what it wants */
-	t_join(waiter);
-	__atomic_store_n(&leave_few, 0, __ATOMIC_SEQ_CST);
-}
-
-static sigjmp_buf away;
-
-static void jump(int sig)
-{
-	siglongjmp(away, 1);
-}
-
-static long interrupted_getevents(uintptr_t handle, long min, long nr, struct las_event *events,
-                                  struct timespec *timeout, const sigset_t *mask)
-{
-	static unsigned calls;
-
-	/* The first to lead is interrupted in the kernel, and its handler does not come back. */
-	if (u_count(&calls) == 1) {
-		raise(SIGUSR1);
-		return -EINTR;
-	}
-	return f_getevents(handle, min, nr, events, timeout, mask);
-}
-
-static void *lead_and_jump(void *ctx)
-{
-	struct io_event event;
-
-	if (sigsetjmp(away, 1) == 0) {
-		io_getevents(ctx, 1, 1, &event, NULL);
-		FAIL("the handler should have jumped");
-	}
-	return NULL;
-}
-
-TEST(a_leader_that_jumped_away_and_ended_keeps_nobody_waiting)
-{
-	io_context_t ctx;
-	struct io_event event;
-	struct iocb poll;
-	int ends[2];
-
-	f_install();
-	las_sys.io_getevents = interrupted_getevents;
-	signal(SIGUSR1, jump);
-	ctx = t_context(4);
-	u_pipe(ends);
-	io_prep_poll(&poll, ends[0], POLLIN);
-	CHECK_RET(t_submit(ctx, &poll), 1);
-	t_join(t_thread(lead_and_jump, ctx));
-	f_finish(hidden, 0, POLLIN);
-	t_reap(ctx, 1, &event);
-	CHECK_EQ(event.res, POLLIN);
-}
-
-static io_context_t waited_for;
-
-static void wait_a_moment(int sig)
-{
-	struct timespec moment = { 0, 1000000 };
-	struct io_event event;
-
-	CHECK_RET(io_getevents(waited_for, 1, 1, &event, &moment), 0);
-}
-
-static long interrupted_before_getevents(uintptr_t handle, long min, long nr, struct las_event *events,
-                                         struct timespec *timeout, const sigset_t *mask)
-{
-	static unsigned calls;
-
-	/* The handler comes when its thread leads, but is not in the kernel yet; it waits, too, and goes back. */
-	if (u_count(&calls) == 1) {
-		raise(SIGUSR1);
-		f_finish(hidden, 0, POLLIN);
-	}
-	return f_getevents(handle, min, nr, events, timeout, mask);
-}
-
-TEST(a_handler_that_waits_gives_the_lead_back)
-{
-	struct timespec second = { 1, 0 };
-	struct io_event event;
-	struct iocb poll;
-	int ends[2];
-
-	f_install();
-	las_sys.io_getevents = interrupted_before_getevents;
-	signal(SIGUSR1, wait_a_moment);
-	waited_for = t_context(4);
-	u_pipe(ends);
-	io_prep_poll(&poll, ends[0], POLLIN);
-	CHECK_RET(t_submit(waited_for, &poll), 1);
-	CHECK_RET(io_getevents(waited_for, 1, 1, &event, &second), 1);
-	CHECK_EQ(event.res, POLLIN);
-}
-
-static long taken_then_interrupted(uintptr_t handle, long min, long nr, struct las_event *events,
-                                   struct timespec *timeout, const sigset_t *mask)
-{
-	static unsigned calls;
-	long n;
-
-	if (u_count(&calls) != 1)
-		return f_getevents(handle, min, nr, events, timeout, mask);
-	/* The first leader's event comes, and its handler before the call is back. */
-	f_finish(hidden, 0, POLLIN);
-	n = f_getevents(handle, min, nr, events, timeout, mask);
-	raise(SIGUSR1);
-	return n;
-}
-
-TEST(what_a_leader_had_taken_when_it_jumped_away_is_not_lost)
-{
-	io_context_t ctx;
-	struct io_event event;
-	struct iocb poll;
-	int ends[2];
-
-	f_install();
-	las_sys.io_getevents = taken_then_interrupted;
-	signal(SIGUSR1, jump);
-	ctx = t_context(4);
-	u_pipe(ends);
-	io_prep_poll(&poll, ends[0], POLLIN);
-	CHECK_RET(t_submit(ctx, &poll), 1);
-	t_join(t_thread(lead_and_jump, ctx));
-	t_reap(ctx, 1, &event);
-	CHECK_EQ(event.res, POLLIN);
-}
-
-static struct u_gate in_kernel = U_GATE_OPEN;
-static unsigned leads, looks;
-
-static long late_getevents(uintptr_t handle, long min, long nr, struct las_event *events, struct timespec *timeout,
-                           const sigset_t *mask)
-{
-	if (min == 0)
-		u_count(&looks);
-	else if (u_count(&leads) == 1)
-		u_gate_pass(&in_kernel);
-	return f_getevents(handle, min, nr, events, timeout, mask);
-}
-
-/* A leader that could take events off the ring at any time, and gets no processor; two polls wait. */
-static pthread_t stopped_leader(io_context_t ctx, int *ends, struct iocb *polls)
-{
-	pthread_t leader;
-
-	u_pipe(ends);
-	for (int i = 0; i < 2; i++) {
-		io_prep_poll(&polls[i], ends[0], POLLIN);
-		CHECK_RET(t_submit(ctx, &polls[i]), 1);
-	}
-	u_gate_close(&in_kernel);
-	leader = t_thread(wait_for_one, ctx);
-	u_gate_await(&in_kernel, 1);
-	return leader;
-}
-
-TEST(beside_a_leader_that_is_late_events_are_taken_by_the_kernel)
-{
-	int efd = t_own(eventfd(0, 0)), ends[2];
-	struct iocb polls[2], read_it;
-	struct io_event event;
-	io_context_t ctx;
-	pthread_t leader;
-	uint64_t raised;
-
-	f_install();
-	las_sys.io_getevents = late_getevents;
-	ctx = t_context(4);
-	leader = stopped_leader(ctx, ends, polls);
-	buffers = t_pages(4096);
-	io_prep_pread(&read_it, direct_file(65536), buffers, 4096, 0);
-	io_set_eventfd(&read_it, efd);
-	CHECK_RET(t_submit(ctx, &read_it), 1);
-	f_finish(hidden, 2, 4096);
-	CHECK_EQ(read(efd, &raised, sizeof(raised)), sizeof(raised)); /* nobody asks for it: the reaper has found it */
-	CHECK(u_counted(&looks) > 0);
-	t_reap(ctx, 1, &event);
-	f_finish(hidden, 0, POLLIN);
-	u_gate_open(&in_kernel);
-	t_join(leader);
-}
-
-TEST(a_thread_that_looks_is_given_events_beside_the_leader)
-{
-	struct timespec at_once = { 0, 0 };
-	struct iocb polls[2];
-	struct io_event event;
-	io_context_t ctx;
-	pthread_t leader;
-	int ends[2];
-
-	f_install();
-	las_sys.io_getevents = late_getevents;
-	ctx = t_context(4);
-	leader = stopped_leader(ctx, ends, polls);
-	f_finish(hidden, 0, POLLIN);
-	CHECK_RET(io_getevents(ctx, 0, 1, &event, &at_once), 1);
-	CHECK(event.obj == &polls[0]);
-	f_finish(hidden, 1, POLLIN);
-	u_gate_open(&in_kernel);
-	t_join(leader);
-}
-
-TEST(a_kick_that_is_taken_beside_the_leader_is_made_good)
-{
-	struct timespec at_once = { 0, 0 };
-	struct iocb polls[2], read_it;
-	struct io_event event;
-	io_context_t ctx;
-	pthread_t leader;
-	int ends[2], more[2];
-	char byte;
-
-	f_install();
-	las_sys.io_getevents = late_getevents;
-	ctx = t_context(4);
-	leader = stopped_leader(ctx, ends, polls);
-	u_pipe(more);
-	io_prep_pread(&read_it, more[0], &byte, 1, 0); /* the poll set's: the leader is kicked, to wait elsewhere */
-	CHECK_RET(t_submit(ctx, &read_it), 1);
-	CHECK(f_kicks(hidden) > 0);
-	for (int before = f_kicks(hidden); f_kicks(hidden) == before;)
-		CHECK_RET(io_getevents(ctx, 0, 1, &event, &at_once), 0);
-	u_gate_open(&in_kernel);
-	CHECK_EQ(write(more[1], "x", 1), 1);
-	t_join(leader);
-	f_finish(hidden, 0, POLLIN);
-	t_reap(ctx, 1, &event);
-}
-
-/* Without its slices: what a leader keeps to itself is kept for good. */
-static long patient_getevents(uintptr_t handle, long min, long nr, struct las_event *events, struct timespec *timeout,
-                              const sigset_t *mask)
-{
-	return f_getevents(handle, min, nr, events, timeout->tv_nsec ? NULL : timeout, mask);
-}
-
-static void *submit_two_and_wait(void *ctx)
-{
-	struct io_event events[2];
-
-	CHECK_RET(io_submit(ctx, 2, list), 2);
-	t_reap(ctx, 2, events);
-	return NULL;
-}
-
-TEST(a_leader_that_waits_for_several_keeps_no_event_from_a_second_thread)
-{
-	int file = t_file("direct", 65536), efd = t_own(eventfd(0, 0));
-	io_context_t ctx;
-	struct io_event event;
-	struct iocb read_it;
-	pthread_t leader;
-	uint64_t count;
-
-	f_install();
-	las_sys.io_getevents = patient_getevents;
-	ctx = t_context(4);
-	f_direct(file);
-	prepare_reads(file, 2);
-	leader = t_thread(submit_two_and_wait, ctx);
-	f_await_waiter_for(hidden, 2);
-	io_prep_pread(&read_it, file, buffers, 4096, 0);
-	io_set_eventfd(&read_it, efd);
-	CHECK_RET(t_submit(ctx, &read_it), 1);
-	f_await_waiter_for(hidden, 1);
-	f_finish(hidden, 2, 4096);
-	CHECK_EQ(read(efd, &count, sizeof(count)), sizeof(count));
-	f_finish(hidden, 0, 8192);
-	f_finish(hidden, 1, 8192);
-	t_join(leader);
-	t_reap(ctx, 1, &event);
-}
-
-TEST(a_leader_waits_for_no_more_events_than_can_come)
-{
-	struct timespec timeout = { 0, 20 * 1000 * 1000 };
-	struct io_event events[4];
-	io_context_t ctx;
-
-	f_install();
-	ctx = t_context(4);
-	prepare_reads(direct_file(65536), 2);
-	CHECK_RET(io_submit(ctx, 2, list), 2);
-	CHECK_RET(io_getevents(ctx, 4, 4, events, &timeout), 0);
-	CHECK_EQ(hidden->wait_min, 2);
-	f_finish(hidden, 0, 8192);
-	f_finish(hidden, 1, 8192);
-	t_reap(ctx, 2, events);
-}
-
-TEST(a_wait_that_brought_nothing_takes_back_no_count_of_events)
-{
-	struct las_native *native;
-	struct las_lead lead;
-	uint64_t moved;
-
-	f_install();
-	t_context(4);
-	native = las_native_get(4);
-	CHECK(native);
-	moved = native->moved;
-	CHECK(las_native_try_lead(native, &lead));
-	las_native_leave_lead(native, &lead, -ETIMEDOUT);
-	/* A submitter that sees too few of them trusts slots of the hidden ring that are used again. */
-	CHECK_EQ(native->moved, moved);
-	las_native_put(native);
-}
-
-TEST(who_slept_when_nothing_was_in_flight_leads_when_something_is)
-{
-	io_context_t ctx;
-	pthread_t waiter;
-	struct iocb poll;
-	int ends[2];
-
-	f_install();
-	ctx = t_context(4);
-	u_pipe(ends);
-	waiter = t_thread(wait_for_one, ctx);
-	t_sleep_ms(20); /* it sleeps; if it does not yet, it leads all the same */
-	io_prep_poll(&poll, ends[0], POLLIN);
-	CHECK_RET(t_submit(ctx, &poll), 1);
-	f_await_waiter(hidden);
-	f_finish(hidden, 0, POLLIN);
-	t_join(waiter);
-}
-
-/* ---- a refusal that a leader finds only after the submitter's descriptor is closed ---- */
-
-static struct u_gate refusal_taken = U_GATE_OPEN;
-static long (*fake_submit)(uintptr_t handle, long nr, struct las_iocb **iocbs);
-static io_context_t shared_ctx;
-static pthread_t second;
-
-static long stop_with_refusal(uintptr_t handle, long min, long nr, struct las_event *events, struct timespec *timeout,
-                              const sigset_t *mask)
-{
-	long n = f_getevents(handle, min, nr, events, timeout, mask);
-
-	for (long i = 0; i < n; i++)
-		if (events[i].res == -EAGAIN)
-			u_gate_pass(&refusal_taken);
-	return n;
-}
-
-static long refused_while_another_leads(uintptr_t handle, long nr, struct las_iocb **submitted)
-{
-	long n;
-
-	if (submitted[0]->data == 0 || submitted[0]->opcode == LAS_CMD_POLL)
-		return fake_submit(handle, nr, submitted);
-	second = t_thread(wait_for_one, shared_ctx);
-	f_await_waiter(hidden);
-	n = fake_submit(handle, nr, submitted);
-	u_gate_close(&refusal_taken);
-	f_finish(hidden, 1, -EAGAIN);
-	u_gate_await(&refusal_taken, 1);
-	return n;
-}
-
-TEST(a_refusal_in_a_leaders_hands_is_carried_on_with_the_right_file)
-{
-	struct iocb poll, read_it;
-	struct io_event event;
-	int ends[2], fd;
-
-	f_install();
-	fake_submit = las_sys.io_submit;
-	las_sys.io_submit = refused_while_another_leads;
-	las_sys.io_getevents = stop_with_refusal;
-	shared_ctx = t_context(4);
-	u_pipe(ends);
-	io_prep_poll(&poll, ends[0], POLLIN);
-	CHECK_RET(t_submit(shared_ctx, &poll), 1);
-	fd = direct_file(65536);
-	buffers = t_pages(4096);
-	io_prep_pread(&read_it, fd, buffers, 4096, 0); /* within one block: it goes down without a hold */
-	CHECK_RET(t_submit(shared_ctx, &read_it), 1);
-	t_close(fd);
-	CHECK_EQ(t_open("/dev/zero", O_RDONLY), fd); /* the number is taken again at once */
-	u_gate_open(&refusal_taken);
-	t_join(second);
-	t_check_pattern(buffers, 4096, 0, 0);
-	f_finish(hidden, 0, POLLIN);
-	t_reap(shared_ctx, 1, &event);
-}
-
-static long no_thread(void *(*entry)(void *), void *arg)
-{
-	return -EAGAIN;
-}
 
 TEST(without_a_thread_to_spare_nothing_waits_for_one_in_the_hidden_ring)
 {
@@ -779,11 +282,11 @@ TEST(without_a_thread_to_spare_nothing_waits_for_one_in_the_hidden_ring)
 	int efd;
 
 	f_install();
-	las_sys.thread_start = no_thread;
+	las_sys.thread_start = u_refuse_thread;
 	ctx = t_context(4);
 	efd = t_own(eventfd(0, 0));
-	buffers = t_pages(4096);
-	io_prep_pread(&read_it, direct_file(65536), buffers, 4096, 0);
+	f_buffers = t_pages(4096);
+	io_prep_pread(&read_it, f_direct_file(65536), f_buffers, 4096, 0);
 	io_set_eventfd(&read_it, efd);
 	CHECK_RET(t_submit(ctx, &read_it), 1);
 	CHECK_EQ(read(efd, &count, sizeof(count)), sizeof(count));
@@ -791,96 +294,9 @@ TEST(without_a_thread_to_spare_nothing_waits_for_one_in_the_hidden_ring)
 	CHECK_EQ(event.res, 4096);
 }
 
-/* ---- the reaper ---- */
-
-static unsigned naps;
-
-static long counted_futex(uint32_t *word, int op, uint32_t val, const struct timespec *ts, uint32_t *word2,
-                          uint32_t val3)
-{
-	if ((op & 0x7f) == 9 /* FUTEX_WAIT_BITSET */)
-		u_count(&naps);
-	return u_real.futex(word, op, val, ts, word2, val3);
-}
-
-static long counted_ppoll(struct pollfd *fds, size_t n, const struct timespec *timeout, const sigset_t *mask)
-{
-	u_count(&naps);
-	return u_real.ppoll(fds, n, timeout, mask);
-}
-
-TEST(the_reaper_naps_between_its_looks)
-{
-	io_context_t ctx;
-	struct iocb polls[20];
-	int ends[2], event = t_own(eventfd(0, EFD_NONBLOCK));
-
-	f_install();
-	las_sys.futex = counted_futex;
-	las_sys.ppoll = counted_ppoll;
-	ctx = t_context(32);
-	u_pipe(ends);
-	/* It gets an eventfd of its own for these, and has closed it again when the last ones come. */
-	for (int i = 0; i < 20; i++) {
-		unsigned before;
-		int64_t start;
-
-		io_prep_poll(&polls[i], ends[0], POLLIN);
-		if (i % 2 == 0)
-			io_set_eventfd(&polls[i], event);
-		CHECK_RET(t_submit(ctx, &polls[i]), 1);
-		before = u_counted(&naps);
-		start = t_now_ms();
-		t_sleep_ms(10);
-		/* A look each millisecond is what it promises; a thread that spins makes a thousand. */
-		CHECK(u_counted(&naps) - before < 50 + 10 * (t_now_ms() - start));
-		f_finish(hidden, i, POLLIN);
-		t_reap_one(ctx);
-		t_sleep_ms(1 + i % 4);
-	}
-}
-
-TEST(a_program_that_only_peeks_sees_native_events)
-{
-	io_context_t ctx;
-	struct iocb poll;
-	int ends[2];
-
-	f_install();
-	ctx = t_context(4);
-	u_pipe(ends);
-	for (int i = 0; i < 5; i++) {
-		io_prep_poll(&poll, ends[0], POLLIN);
-		CHECK_RET(t_submit(ctx, &poll), 1);
-		f_finish(hidden, i, POLLIN);
-		t_ring_wait(ctx, 1);
-		t_ring(ctx)->head = t_ring(ctx)->tail;
-	}
-}
-
-TEST(a_program_that_only_peeks_is_served_as_soon_as_a_thread_can_be_had)
-{
-	io_context_t ctx;
-	struct iocb polls[2];
-	int ends[2];
-
-	f_install();
-	las_sys.thread_start = u_refuse_thread;
-	ctx = t_context(4);
-	u_pipe(ends);
-	io_prep_poll(&polls[0], ends[0], POLLIN);
-	CHECK_RET(t_submit(ctx, &polls[0]), 1);
-	f_finish(hidden, 0, POLLIN);
-	las_sys.thread_start = u_real.thread_start;
-	io_prep_poll(&polls[1], ends[0], POLLIN);
-	CHECK_RET(t_submit(ctx, &polls[1]), 1);
-	t_ring_wait(ctx, 1);
-	f_finish(hidden, 1, POLLIN);
-	t_ring_wait(ctx, 2);
-}
-
 /* ---- writes that NOWAIT refuses because they change the file's map, on what counts as a disk ---- */
 
+static long (*fake_submit)(uintptr_t handle, long nr, struct las_iocb **iocbs);
 static pthread_t submitter;
 static bool begins_block;
 
@@ -937,11 +353,11 @@ static int file_with_holes(void)
 
 static void write_block(io_context_t ctx, int fd, int i)
 {
-	if (!buffers)
-		buffers = t_pages(8192);
-	t_fill(buffers + 4096 * (i % 2), 4096, 7, (size_t)i * 4096);
-	io_prep_pwrite(&iocbs[i], fd, buffers + 4096 * (i % 2), 4096, i * 4096);
-	CHECK_RET(t_submit(ctx, &iocbs[i]), 1);
+	if (!f_buffers)
+		f_buffers = t_pages(8192);
+	t_fill(f_buffers + 4096 * (i % 2), 4096, 7, (size_t)i * 4096);
+	io_prep_pwrite(&f_iocbs[i], fd, f_buffers + 4096 * (i % 2), 4096, i * 4096);
+	CHECK_RET(t_submit(ctx, &f_iocbs[i]), 1);
 }
 
 /* The i-th iocb of the hidden context is a write that may block, and this is its end. */

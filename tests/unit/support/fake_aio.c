@@ -34,6 +34,23 @@ int f_direct(int fd)
 	return fd;
 }
 
+int f_direct_file(size_t bytes)
+{
+	return f_direct(t_file("direct", bytes));
+}
+
+struct iocb f_iocbs[128], *f_list[128];
+char *f_buffers;
+
+void f_prepare_reads(int fd, int n)
+{
+	f_buffers = t_pages((size_t)n * 8192);
+	for (int i = 0; i < n; i++) {
+		io_prep_pread(&f_iocbs[i], fd, f_buffers + i * 8192, 8192, i * 8192);
+		f_list[i] = &f_iocbs[i];
+	}
+}
+
 static long fake_setup(unsigned nr, uintptr_t *handle)
 {
 	struct f_context *c;

@@ -31,6 +31,15 @@ extern int (*f_refuse)(struct f_context *c, const struct las_iocb *iocb);
 void f_install(void);
 /* The descriptor counts as opened with O_DIRECT from now on, whatever the file system can; only one does.  Returns it. */
 int f_direct(int fd);
+/* A new file, which counts so. */
+int f_direct_file(size_t bytes);
+
+/* Requests for cases that need several, and memory for what they read. */
+extern struct iocb f_iocbs[128], *f_list[128];
+extern char *f_buffers;
+/* Makes n of them reads of 8 KiB, one behind the other: they hold their file. */
+void f_prepare_reads(int fd, int n);
+
 /* The i-th iocb that was submitted ends with this result. */
 void f_finish(struct f_context *c, int i, int64_t res);
 /* The fake call itself, for a hook that stands before it. */
