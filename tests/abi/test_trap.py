@@ -46,3 +46,17 @@ def test_trap(build_dir: Path, tmp_path: Path, far: Path, variant: str, case: st
     if variant == "trap_far":
         environment["LD_PRELOAD"] = f"{far}:{environment['LD_PRELOAD']}"
     case_program.run([conformance.build_program(SOURCE, how.build), case], tmp_path, environment)
+
+
+SANDBOX = conformance.SOURCES / "sandbox.c"
+
+
+@pytest.mark.parametrize("case", conformance.cases(SANDBOX))
+def test_trap_in_a_sandbox(build_dir: Path, tmp_path: Path, case: str) -> None:
+    """The engine's second table of calls does without those that are forbidden, too."""
+    how = conformance.Variant("trap_sandbox", "plain", "shim", (*conformance.PRELOAD, "libaio_trap.so"))
+    if platform.machine() != "x86_64":
+        pytest.skip("n/a: --trap is for x86-64")
+    conformance.need(how)
+    needs.syscall_user_dispatch()
+    case_program.run([conformance.build_program(SANDBOX, how.build), case], tmp_path, how.environment())
