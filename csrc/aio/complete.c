@@ -254,11 +254,11 @@ static void complete(struct las_req *req, long result)
 	struct las_event event = { .data = req->data, .obj = req->obj, .res = result };
 	struct las_hold *eventfd = req->eventfd;
 	bool may_block = req->eventfd_may_block, settles = req->settles;
-	bool announced = req->announced, notifying = is_notifying(req);
+	bool announced = req->announced, notifying = is_notifying(req), owed = req->owed;
 	enum las_lane lane = req->lane;
 
 	req->eventfd = NULL;
-	las_crew_paid(req);
+	las_crew_finishing(owed);
 	las_req_put(req);
 	las_complete_post(ctx, &event, 1, false);
 	if (eventfd) {
@@ -266,6 +266,7 @@ static void complete(struct las_req *req, long result)
 			las_complete_raise(eventfd->fd, 1, may_block);
 		las_hold_put(eventfd);
 	}
+	las_crew_paid(owed);
 	if (notifying)
 		las_sub_acq_rel(&ctx->notifying, 1);
 	let_go(ctx, settles, lane);
@@ -304,7 +305,7 @@ static void complete_all(struct las_req **reqs, unsigned n)
 	struct las_ctx *ctx = las_ctx_of(reqs[0]->owner);
 	struct las_event events[LAS_OWNER_BATCH];
 	struct note notes[LAS_OWNER_BATCH];
-	unsigned notifying = 0, i = 0;
+	unsigned notifying = 0, owed = 0, i = 0;
 
 	do {
 		struct las_req *req = reqs[i];
@@ -316,14 +317,16 @@ static void complete_all(struct las_req **reqs, unsigned n)
 			notifying++;
 			req->eventfd = NULL;
 		}
-		las_crew_paid(req);
+		owed += req->owed;
 		las_req_put(req);
 	} while (++i < n);
+	las_crew_finishing(owed);
 	las_complete_post(ctx, events, n, false);
 	if (notifying) {
 		raise_all(notes, n);
 		las_sub_acq_rel(&ctx->notifying, notifying);
 	}
+	las_crew_paid(owed);
 	las_ctx_leave(ctx, n);
 }
 
@@ -333,7 +336,8 @@ static void discard(struct las_req *req)
 	bool settles = req->settles, notifying = is_notifying(req);
 	enum las_lane lane = req->lane;
 
-	las_crew_paid(req);
+	las_crew_finishing(req->owed);
+	las_crew_paid(req->owed);
 	las_req_put(req);
 	las_slot_put(&ctx->slots);
 	if (notifying)

@@ -80,11 +80,23 @@ void las_crew_owe(struct las_req *req)
 	las_add_relaxed(&crew.owed, 1); /* the exit path is ordered behind this thread's work by the program */
 }
 
-void las_crew_paid(const struct las_req *req)
+static _Thread_local unsigned finishing LAS_TLS_MODEL;
+
+void las_crew_finishing(unsigned n)
 {
-	/* Release what the request did to las_crew_drain's acquire. */
-	if (req->owed && las_sub_acq_rel(&crew.owed, 1) == 1)
+	finishing += n;
+	las_fence_signal();
+}
+
+void las_crew_paid(unsigned n)
+{
+	if (n == 0)
+		return;
+	/* Counts down before it looks for who waits, who says so before it looks at the count: both in one order. */
+	if (__atomic_fetch_sub(&crew.owed, n, __ATOMIC_SEQ_CST) == n && __atomic_load_n(&crew.draining, __ATOMIC_SEQ_CST))
 		las_futex_wake(&crew.owed, LAS_WAKE_ALL);
+	las_fence_signal();
+	finishing -= n;
 }
 
 static void push(struct las_link *batch, bool lazily);
@@ -434,13 +446,15 @@ void las_crew_drain(bool patient)
 {
 	uint32_t owed, before = 0;
 
-	las_add_relaxed(&crew.draining, 1);
-	while ((owed = las_load_acquire(&crew.owed)) != 0) { /* pairs with las_crew_paid */
+	__atomic_fetch_add(&crew.draining, 1, __ATOMIC_SEQ_CST); /* see las_crew_paid */
+	while ((owed = __atomic_load_n(&crew.owed, __ATOMIC_SEQ_CST)) > finishing) {
 		/* Not patient: it is this very thread that has some of them in its hands, below us on the stack. */
 		if (!patient && owed == before)
 			break;
 		before = owed;
-		las_futex_wait(&crew.owed, owed, patient ? LAS_FOREVER_NS : las_now_ns() + IMPATIENCE_NS);
+		/* Only the last one wakes. */
+		las_futex_wait(&crew.owed, owed,
+		               patient && !finishing ? LAS_FOREVER_NS : las_now_ns() + IMPATIENCE_NS);
 	}
 	las_sub_acq_rel(&crew.draining, 1);
 }

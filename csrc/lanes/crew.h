@@ -51,9 +51,12 @@ void las_crew_run(struct las_req *req);
 /* Lets those go on that waited for it: to be called when a request ends in any way, before its owner is told. */
 void las_crew_leave_order(struct las_req *req);
 
-/* A request that must finish before the process ends: counted from its acceptance to its result or its withdrawal. */
+/* A request that must finish before the process ends: counted from its acceptance to its event and eventfd, or its withdrawal. */
 void las_crew_owe(struct las_req *req);
-void las_crew_paid(const struct las_req *req);
+/* This thread is about to finish n of them: should it come to the end of the process meanwhile, in a handler... */
+void las_crew_finishing(unsigned n);
+/* ...it does not wait for these.  Now they are finished; n may be 0. */
+void las_crew_paid(unsigned n);
 /*
  * Waits until everything that must finish (writes and syncs to files) has
  * finished; unless patient, only as long as it gets fewer.  What is accepted

@@ -330,10 +330,15 @@ static struct las_req *owed(uint64_t data, enum las_op_kind kind, bool bounded)
 	return req;
 }
 
+static void pay(unsigned n)
+{
+	las_crew_finishing(n);
+	las_crew_paid(n);
+}
+
 TEST(the_end_waits_for_writes_and_syncs_to_files_only)
 {
 	static const enum las_op_kind kinds[] = { LAS_OP_WRITE, LAS_OP_FSYNC, LAS_OP_FDSYNC };
-	struct las_req *reqs[3];
 	static bool done;
 	pthread_t thread;
 
@@ -343,30 +348,30 @@ TEST(the_end_waits_for_writes_and_syncs_to_files_only)
 	owed(3, LAS_OP_WRITE, false); /* to a pipe: that may take for ever */
 	las_crew_drain(true);
 	for (int i = 0; i < 3; i++)
-		reqs[i] = owed(10 + (uint64_t)i, kinds[i], true);
+		CHECK(owed(10 + (uint64_t)i, kinds[i], true)->owed);
 	thread = t_thread(drain_in_thread, &done);
 	for (int i = 0; i < 3; i++) {
 		t_sleep_ms(10);
 		CHECK(!__atomic_load_n(&done, __ATOMIC_SEQ_CST));
-		las_crew_paid(reqs[i]);
+		pay(1);
 	}
 	t_join(thread);
 }
 
 TEST(what_is_accepted_while_the_process_ends_is_not_waited_for)
 {
-	struct las_req *before, *after;
+	struct las_req *after;
 	static bool done;
 	pthread_t thread;
 
 	prepare();
-	before = owed(1, LAS_OP_WRITE, true);
+	CHECK(owed(1, LAS_OP_WRITE, true)->owed);
 	thread = t_thread(drain_in_thread, &done);
 	u_await(&sleeps, 1); /* it waits for the first */
 	after = owed(2, LAS_OP_WRITE, true);
-	las_crew_paid(before);
+	pay(1);
 	t_join(thread);
-	las_crew_paid(after); /* and it is not counted down either */
+	pay(after->owed); /* and it is not counted down either */
 	las_crew_drain(true);
 }
 
@@ -382,7 +387,28 @@ TEST(what_is_accepted_after_an_end_that_did_not_come_is_waited_for)
 	thread = t_thread(drain_in_thread, &done);
 	t_sleep_ms(10);
 	CHECK(!__atomic_load_n(&done, __ATOMIC_SEQ_CST));
-	las_crew_paid(after);
+	pay(after->owed);
+	t_join(thread);
+}
+
+TEST(a_handler_that_ends_the_process_does_not_wait_for_what_it_has_interrupted)
+{
+	static bool done;
+	pthread_t thread;
+
+	prepare();
+	CHECK(owed(1, LAS_OP_WRITE, true)->owed);
+	las_crew_finishing(1);
+	las_crew_drain(true);
+	/* But for all others, and those for all. */
+	CHECK(owed(2, LAS_OP_WRITE, true)->owed);
+	thread = t_thread(drain_in_thread, &done);
+	t_sleep_ms(10);
+	CHECK(!__atomic_load_n(&done, __ATOMIC_SEQ_CST));
+	las_crew_paid(1);
+	t_sleep_ms(10);
+	CHECK(!__atomic_load_n(&done, __ATOMIC_SEQ_CST));
+	pay(1);
 	t_join(thread);
 }
 

@@ -473,6 +473,32 @@ TEST(a_look_that_waits_for_what_settles_ends_when_that_has)
 	CHECK_EQ(w.result, 1);
 }
 
+static void *finish_in_thread(void *finished)
+{
+	las_finish();
+	__atomic_store_n((bool *)finished, true, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+TEST(the_end_waits_for_the_event_and_the_eventfd)
+{
+	io_context_t ctx = crew_context(8);
+	static bool finished;
+	pthread_t thread;
+
+	las_sys.write = stopped_write;
+	prepare_writes(1);
+	io_set_eventfd(&iocbs[0], t_own(eventfd(0, EFD_NONBLOCK)));
+	u_gate_close(&raising);
+	CHECK_RET(io_submit(ctx, 1, list), 1);
+	u_gate_await(&raising, 1);
+	thread = t_thread(finish_in_thread, &finished);
+	t_sleep_ms(20);
+	CHECK(!__atomic_load_n(&finished, __ATOMIC_ACQUIRE));
+	u_gate_open(&raising);
+	t_join(thread);
+}
+
 /* ---- what a caller leaves behind when it runs a request itself ---- */
 
 static struct u_gate beginning = U_GATE_CLOSED;
