@@ -84,7 +84,7 @@ TEST(who_comes_for_many_keeps_what_was_there)
 
 	end_polls(0, 2);
 	t_ring_wait(ctx, 2);
-	start_waiter(&many, ctx, 3, MOST);
+	start_waiter(&many, ctx, 3, 3); /* and no more, or it would take the other's if it comes late */
 	start_waiter(&few, ctx, 1, 1);
 	end_polls(2, 3);
 	t_sleep_ms(20);
