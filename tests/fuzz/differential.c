@@ -115,8 +115,8 @@ static bool is_known(long kernel, long shim)
 }
 
 /*
- * The event, or LONG_MIN if the request is still pending after a while (a poll); it is cancelled then.  is_due: the other
- * side had its event, and so a while is as long as a busy machine may need.
+ * The event, or LONG_MIN if the request is still pending after a while (a poll); it is cancelled then.  is_due: the
+ * other side had its event, and so a while is as long as a busy machine may need.
  */
 static long result_of(int side, bool is_due)
 {
