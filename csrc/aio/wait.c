@@ -251,7 +251,8 @@ static long follow(struct las_ctx *ctx, uint32_t need, int64_t deadline_ns, cons
 
 	if (!las_load_relaxed(&ctx->shared) && (!native || !las_native_in_flight(native)))
 		return sleep_for(ctx, need, deadline_ns, mask);
-	soon = las_now_ns() + (!native || !las_native_in_flight(native) || las_reaper_watch() ? LOOK_AGAIN_NS : LOOK_NS);
+	soon = las_now_ns() +
+	       (!native || !las_native_in_flight(native) || las_reaper_watch() ? LOOK_AGAIN_NS : LOOK_NS);
 	if (deadline_ns < soon)
 		return sleep_for(ctx, need, deadline_ns, mask);
 	err = sleep_for(ctx, need, soon, mask);
