@@ -93,7 +93,8 @@ void las_crew_paid(unsigned n)
 	if (n == 0)
 		return;
 	/* Counts down before it looks for who waits, who says so before it looks at the count: both in one order. */
-	if (__atomic_fetch_sub(&crew.owed, n, __ATOMIC_SEQ_CST) == n && __atomic_load_n(&crew.draining, __ATOMIC_SEQ_CST))
+	if (__atomic_fetch_sub(&crew.owed, n, __ATOMIC_SEQ_CST) == n &&
+	    __atomic_load_n(&crew.draining, __ATOMIC_SEQ_CST))
 		las_futex_wake(&crew.owed, LAS_WAKE_ALL);
 	las_fence_signal();
 	finishing -= n;
@@ -453,8 +454,7 @@ void las_crew_drain(bool patient)
 			break;
 		before = owed;
 		/* Only the last one wakes. */
-		las_futex_wait(&crew.owed, owed,
-		               patient && !finishing ? LAS_FOREVER_NS : las_now_ns() + IMPATIENCE_NS);
+		las_futex_wait(&crew.owed, owed, patient && !finishing ? LAS_FOREVER_NS : las_now_ns() + IMPATIENCE_NS);
 	}
 	las_sub_acq_rel(&crew.draining, 1);
 }
