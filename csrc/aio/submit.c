@@ -240,7 +240,8 @@ static bool will_help(const struct las_submission *s)
 {
 	const struct las_ctx *ctx = s->ctx;
 
-	return ctx->helped >= HELPED && !las_load_relaxed(&ctx->shared) && s->crew.next == s->crew.prev;
+	return las_load_relaxed(&ctx->helped) >= HELPED && !las_load_relaxed(&ctx->shared) &&
+	       s->crew.next == s->crew.prev;
 }
 
 static void push_crew(struct las_submission *s)

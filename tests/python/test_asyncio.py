@@ -53,6 +53,13 @@ def peek(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(_slots, "PEEK", request.param)
 
 
+@pytest.fixture(autouse=True)
+def still(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No turn of the loop takes long, however busy the machine is: after a long one the next request is queued."""
+    for module in (_core, _context):
+        monkeypatch.setattr(module, "perf_counter", lambda: 0.0)
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Returns when the condition holds; the loop goes on meanwhile."""
     while not condition():
