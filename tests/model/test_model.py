@@ -21,6 +21,7 @@ import pytest
 HERE = Path(__file__).parent
 DEPTH = 200_000
 MEMORY_MB = 900
+DEEP_MEMORY_MB = 4000
 TIMEOUT_S = 1000  # for the deep searches; others end by the limit that all tests have
 
 pytestmark = pytest.mark.skipif(
@@ -102,13 +103,13 @@ def run(command: list[str], directory: Path) -> str:
     return output
 
 
-def search(model: str, macros: str, directory: Path, live: bool = False) -> tuple[int, str]:
+def search(model: str, macros: str, directory: Path, live: bool = False, memory_mb: int = MEMORY_MB) -> tuple[int, str]:
     """Searches all of it: how many errors there are, and pan's report."""
     shutil.copy(HERE / f"{model}.pml", directory)
     run(["spin", *(f"-D{macro}" for macro in macros.split()), "-a", f"{model}.pml"], directory)
     kind = ["-DNFAIR=3"] if live else ["-DSAFETY", "-DNOCLAIM"]
     # Not optimised: for searches as short as these the compiler would take longer than the search.
-    run(["cc", "-O0", "-w", *kind, f"-DMEMLIM={MEMORY_MB}", "-o", "pan", "pan.c"], directory)
+    run(["cc", "-O0", "-w", *kind, f"-DMEMLIM={memory_mb}", "-o", "pan", "pan.c"], directory)
     report = run(["./pan", "-w22", f"-m{DEPTH}", *(["-a", "-f"] if live else [])], directory)
     errors = re.search(r"errors: (\d+)", report)
     assert errors, report
@@ -160,5 +161,5 @@ def test_every_mistake_is_tried() -> None:
 @pytest.mark.parametrize("name", DEEP)
 def test_nothing_is_lost_in_a_deep_search(name: str, tmp_path: Path) -> None:
     """The same with more going on at once."""
-    errors, report = search("waiting", DEEP[name], tmp_path)
+    errors, report = search("waiting", DEEP[name], tmp_path, memory_mb=DEEP_MEMORY_MB)
     assert errors == 0, report
